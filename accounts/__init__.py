@@ -1,0 +1,1 @@
+"""Workspaces (tenants), membership and roles, tokens, sign-in."""

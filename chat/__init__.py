@@ -1,0 +1,1 @@
+"""Sessions, turns, the wire protocol, sockets and the REST that goes with them."""

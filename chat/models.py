@@ -1,0 +1,119 @@
+"""Conversations as rows. PostgreSQL is the truth: whatever was acknowledged stands here.
+
+`seq` counts the durable events of a session. Every event stamps the row that it changed, so "what changed since N" is one
+indexed query. `order` is a message's place in its session and never changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings
+from django.db import models
+
+from accounts.models import WorkspaceQuerySet, WorkspaceRow
+
+if TYPE_CHECKING:
+    from accounts.access import Caller
+
+
+class ChatSessionQuerySet(WorkspaceQuerySet):
+    def visible_to(self, caller: Caller) -> Self:
+        """The caller's own sessions, in workspaces the caller is still a member of."""
+        return super().visible_to(caller).filter(user_id=caller.user_id)
+
+
+class ChatSession(WorkspaceRow):
+    """A conversation."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="chat_sessions")
+    title = models.CharField(max_length=200, blank=True)
+    workflow = models.ForeignKey("llm.Workflow", models.SET_NULL, null=True, blank=True, related_name="+")
+    is_active = models.BooleanField(default=True)
+    #: The last durable event, and the last message's place.
+    seq = models.PositiveBigIntegerField(default=0)
+    last_order = models.PositiveIntegerField(default=0)
+
+    objects = ChatSessionQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["user", "-updated_at", "-id"], name="chatsession_recent")]
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+
+class MessageRole(models.TextChoices):
+    USER = "USER"
+    ASSISTANT = "ASSISTANT"
+    SYSTEM = "SYSTEM"
+
+
+class MessageStatus(models.TextChoices):
+    """`pending` while its run is under way; the others are final."""
+
+    PENDING = "pending"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class ChatHistory(WorkspaceRow):
+    """A message."""
+
+    session = models.ForeignKey(ChatSession, models.CASCADE, related_name="messages")
+    parent = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="+")
+    role = models.CharField(max_length=10, choices=MessageRole)
+    content = models.TextField(blank=True)
+    status = models.CharField(max_length=12, choices=MessageStatus, default=MessageStatus.COMPLETE)
+    #: Why a run failed: a code of the protocol.
+    error_code = models.CharField(max_length=64, blank=True)
+    order = models.PositiveIntegerField()
+    seq = models.PositiveBigIntegerField()
+    #: The sender's own id for it; what makes a repeated send harmless.
+    client_id = models.CharField(max_length=64, null=True, blank=True)
+    #: The passages an answer used, as the `sources` frame has them.
+    sources = models.JSONField(default=list, blank=True)
+    token_count = models.PositiveIntegerField(null=True, blank=True)
+    is_deleted = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["session", "client_id"], name="message_client_id_once"),
+            models.UniqueConstraint(fields=["session", "order"], name="message_order_once"),
+            models.UniqueConstraint(fields=["session", "seq"], name="message_seq_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} #{self.order}"
+
+
+class Run(WorkspaceRow):
+    """The work of answering one message: who does it (lease), which try it is, how it ended.
+
+    Every write of an attempt is fenced by its number: a process that lost its lease can't write any more.
+    """
+
+    session = models.ForeignKey(ChatSession, models.CASCADE, related_name="runs")
+    question = models.ForeignKey(ChatHistory, models.CASCADE, related_name="+")
+    #: The assistant's row that this run fills.
+    message = models.OneToOneField(ChatHistory, models.CASCADE, related_name="run")
+    status = models.CharField(max_length=12, choices=MessageStatus, default=MessageStatus.PENDING)
+    owner = models.CharField(max_length=64)
+    attempt = models.PositiveSmallIntegerField(default=1)
+    lease_expires_at = models.DateTimeField()
+    stop_requested = models.BooleanField(default=False)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["lease_expires_at"], condition=models.Q(status="pending"), name="run_open_by_lease"
+            ),
+            models.Index(fields=["session", "id"], condition=models.Q(status="pending"), name="run_open_by_session"),
+            models.Index(fields=["owner"], condition=models.Q(status="pending"), name="run_open_by_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return f"run of {self.message_id}, attempt {self.attempt}"

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class DjangoChainConfig(AppConfig):
+    name = "django_chain"
+    default_auto_field = "django.db.models.BigAutoField"

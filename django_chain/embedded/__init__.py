@@ -1,0 +1,1 @@
+"""PostgreSQL, Valkey and a small model from wheels, so that a bare machine needs nothing else."""

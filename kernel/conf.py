@@ -1,0 +1,212 @@
+"""The `DJANGO_CHAIN` setting: one dict, parsed once into typed, frozen objects.
+
+    from kernel.conf import config
+    config().chat.lease_seconds
+
+Keys are upper case in the setting and lower case here. A wrong or unknown key is an error of `manage.py check`
+(see kernel.checks) that names the key and the nearest right one.
+"""
+
+import difflib
+import re
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from django.conf import settings
+from django.core.signals import setting_changed
+from msgspec import Meta, Struct, field
+
+from kernel.errors import Misconfigured
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, rename="upper", kw_only=True):
+    """A part of the setting; its fields are the keys."""
+
+
+class ModelAlias(Section):
+    """A name for a model with its provider and bounds. All times are in seconds."""
+
+    provider: str
+    model: str
+    #: Passed to the provider's factory as they stand (`base_url`, `api_key`, `temperature`, …).
+    options: dict[str, Any] = field(default_factory=dict)
+    connect_timeout: Seconds = 5.0
+    first_token_timeout: Seconds = 30.0
+    between_tokens_timeout: Seconds = 20.0
+    total_timeout: Seconds = 300.0
+    #: Tries after the first one, and only before the first token.
+    max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
+
+
+class Embeddings(Section):
+    """The embedding model: a provider's name and what it takes."""
+
+    provider: str = "wordllama"
+    model: str = "l2_supercat_256"
+    dimension: Annotated[int, Meta(ge=1, le=16_000)] = 256
+    options: dict[str, Any] = field(default_factory=dict)
+    batch_size: Count = 64
+
+
+class Llm(Section):
+    """Models by alias, and the providers beside the built-in ones (`name: "module:factory"`)."""
+
+    models: dict[str, ModelAlias] = field(
+        default_factory=lambda: {"default": ModelAlias(provider="fake", model="fake")}
+    )
+    default_model: str = "default"
+    providers: dict[str, str] = field(default_factory=dict)
+    #: How long a compiled workflow or prompt may be served from this process before the database is asked again.
+    cache_seconds: Seconds = 2.0
+    max_answer_chars: Count = 200_000
+
+
+class Memory(Section):
+    """What a conversation remembers unless its workflow says otherwise."""
+
+    kind: str = "buffer_window"
+    store: str = "postgres"
+    #: Messages a window keeps.
+    window: Count = 20
+    #: Messages a `buffer` may keep, newest first to stay: no prompt grows without end.
+    max_messages: Count = 500
+    redis_ttl: Seconds = 86_400.0
+
+
+class VectorStore(Section):
+    """Where vectors live and how documents are cut. Sizes are in characters."""
+
+    backend: str = "pgvector"
+    default_collection: str = "default"
+    chunk_size: Count = 700
+    chunk_overlap: Annotated[int, Meta(ge=0)] = 80
+    max_document_bytes: Count = 10_485_760
+
+
+class Chat(Section):
+    """Sockets and turns. Sizes are in bytes unless said otherwise, times in seconds."""
+
+    #: Origins whose cookie sockets are served, as `scheme://host[:port]`; empty: only the page's own origin.
+    allowed_origins: list[str] = field(default_factory=list)
+    max_frame_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_text_chars: Count = 32_000
+    hello_timeout: Seconds = 5.0
+    token_lifetime: Seconds = 3600.0
+    #: A run whose lease ran out is taken over by another process.
+    lease_seconds: Annotated[float, Meta(ge=1)] = 6.0
+    renew_seconds: Seconds = 1.0
+    sweep_seconds: Seconds = 1.0
+    max_attempts: Count = 3
+    #: Unfinished turns that one session may have, the running one included.
+    max_turns_per_session: Count = 8
+    max_turns_per_process: Count = 1000
+    max_sockets_per_process: Count = 10_000
+    #: Rows that a resume replays; a cursor further behind gets `reset` and the first page.
+    replay_rows: Count = 1000
+    page_rows: Count = 50
+    #: Ticks of the flusher: from the first to the second as load grows.
+    flush_min: Seconds = 0.01
+    flush_max: Seconds = 0.1
+    buffer_ttl: Seconds = 3600.0
+    #: A watched stream that is silent for this long is compared with its buffer.
+    repair_seconds: Seconds = 1.0
+    #: Frames and bytes that wait for one socket; a slower one is left behind and reads its range.
+    outbox_frames: Count = 64
+    outbox_bytes: Count = 262_144
+    slow_seconds: Seconds = 5.0
+    #: Bytes a client may have unacknowledged (`seen`) on a server whose send never waits.
+    credit_bytes: Count = 262_144
+    flow_control: Literal["auto", "credit", "off"] = "auto"
+    drain_seconds: Seconds = 20.0
+    reconnect_spread: Seconds = 5.0
+    commands_per_minute: Count = 600
+    #: Default workflow for sessions without one; None: the built-in one (memory, retrieve, prompt, llm).
+    default_workflow: list[dict[str, Any]] | None = None
+
+
+class Redis(Section):
+    """How Redis or Valkey is reached. `url` takes redis://, rediss:// and unix:// forms."""
+
+    url: str = "redis://localhost:6379/0"
+    prefix: str = "chain"
+    max_connections: Count = 32
+    timeout: Seconds = 1.0
+
+
+class Database(Section):
+    """Threads for units of work, and how many units may wait for one."""
+
+    threads: Count = 8
+    max_waiting: Count = 2000
+
+
+class Config(Section):
+    """The whole `DJANGO_CHAIN` setting."""
+
+    llm: Llm = field(default_factory=Llm)
+    embeddings: Embeddings = field(default_factory=Embeddings)
+    memory: Memory = field(default_factory=Memory)
+    vector_store: VectorStore = field(default_factory=VectorStore)
+    chat: Chat = field(default_factory=Chat)
+    redis: Redis = field(default_factory=Redis)
+    database: Database = field(default_factory=Database)
+
+
+@cache
+def config() -> Config:
+    """The parsed setting. Raises Misconfigured with the key and the fix."""
+    return parse(getattr(settings, "DJANGO_CHAIN", {}))
+
+
+def parse(raw: object) -> Config:
+    """Parse a `DJANGO_CHAIN` dict. Raises Misconfigured with the path of the key at fault."""
+    try:
+        parsed = msgspec.convert(raw, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise Misconfigured(_explain(str(error))) from error
+    if parsed.llm.default_model not in parsed.llm.models:
+        known = ", ".join(sorted(parsed.llm.models)) or "none"
+        raise Misconfigured(
+            f"DJANGO_CHAIN['LLM']['DEFAULT_MODEL'] is {parsed.llm.default_model!r}, which LLM['MODELS'] does not define"
+            f" (defined: {known}). Add it there or choose one of them."
+        )
+    return parsed
+
+
+def _explain(problem: str) -> str:
+    """Turn msgspec's message into one that names the key as the setting writes it, and the fix."""
+    message, _, path = problem.partition(" - at `$")
+    keys = re.findall(r"\.([A-Z0-9_]+)|\[(\.\.\.|\d+)\]", path.rstrip("`"))
+    where = "DJANGO_CHAIN" + "".join(f"[{name!r}]" if name else "[…]" for name, _ in keys)
+    unknown = re.search(r"unknown field `(.+?)`", message)
+    if unknown:
+        known = _keys_at([name for name, _ in keys])
+        near = difflib.get_close_matches(unknown[1].upper(), known, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+        return f"{where} has an unknown key {unknown[1]!r}; {fix}"
+    return f"{where}: {message}."
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    """The known keys of the section that `path` leads to."""
+    here: Any = Config
+    for name in path:
+        if not name:  # a dict's value: its alias sections
+            here = ModelAlias
+            continue
+        here = get_type_hints(here).get(name.lower(), here) if isinstance(here, type) else here
+    if not (isinstance(here, type) and issubclass(here, Struct)):
+        here = ModelAlias
+    return [f.encode_name for f in msgspec.structs.fields(here)]
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "DJANGO_CHAIN":
+        config.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="kernel.conf")

@@ -1,0 +1,72 @@
+"""Database work from async code: one sync function is one unit of work, one thread hop, at most one transaction.
+
+Django's ORM is synchronous; `sync_to_async` would send every socket's query through one shared thread. The units of work
+run in a small pool of threads instead, each with a connection from psycopg's pool, given back when the unit ends.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from kernel.conf import config
+from kernel.errors import Busy, DatabaseUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+_waiting = 0
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(config().database.threads, thread_name_prefix="chain-db")
+        return _executor
+
+
+def _unit(fn: Callable[[], T]) -> T:
+    try:
+        return fn()
+    except (OperationalError, InterfaceError, PoolTimeout, TooManyRequests) as error:
+        raise DatabaseUnavailable from error
+    finally:
+        for connection in connections.all(initialized_only=True):
+            # Inside a test's own transaction the connection must outlive the unit.
+            if not connection.in_atomic_block:
+                connection.close()
+
+
+async def run(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run one unit of work in a database thread and return its result.
+
+    Cancelling the caller does not stop the thread: the unit still commits or rolls back as a whole.
+    Raises DatabaseUnavailable when PostgreSQL can't be reached, Busy when too many units wait for a thread.
+    """
+    global _waiting
+    if _waiting >= config().database.max_waiting:
+        raise Busy("The server has too much to do; try again shortly.", retry_after=1)
+    call = partial(contextvars.copy_context().run, _unit, partial(fn, *args, **kwargs))
+    _waiting += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads(), call)
+    finally:
+        _waiting -= 1
+
+
+def close() -> None:
+    """End the threads; waits for the units that are under way."""
+    global _executor
+    with _lock:
+        executor, _executor = _executor, None
+    if executor is not None:
+        executor.shutdown(wait=True)

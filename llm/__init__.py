@@ -1,0 +1,1 @@
+"""Providers, prompts, workflows, the model call and the interaction log."""
