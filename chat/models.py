@@ -6,7 +6,9 @@ indexed query. `order` is a message's place in its session and never changes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 from django.conf import settings
 from django.db import models
@@ -21,6 +23,10 @@ class ChatSessionQuerySet(WorkspaceQuerySet):
     def visible_to(self, caller: Caller) -> Self:
         """The caller's own sessions, in workspaces the caller is still a member of."""
         return super().visible_to(caller).filter(user_id=caller.user_id)
+
+    def older_than(self, at: datetime, last_id: UUID) -> Self:
+        """What follows (`at`, `last_id`) in the order of last use."""
+        return self.filter(models.Q(updated_at__lt=at) | models.Q(updated_at=at, id__lt=last_id))
 
 
 class ChatSession(WorkspaceRow):
@@ -71,6 +77,8 @@ class ChatHistory(WorkspaceRow):
     error_code = models.CharField(max_length=64, blank=True)
     order = models.PositiveIntegerField()
     seq = models.PositiveBigIntegerField()
+    #: The seq it was accepted with: what its first ack said, and so every ack of a repeat.
+    accepted_seq = models.PositiveBigIntegerField()
     #: The sender's own id for it; what makes a repeated send harmless.
     client_id = models.CharField(max_length=64, null=True, blank=True)
     #: The passages an answer used, as the `sources` frame has them.

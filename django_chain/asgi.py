@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP to Django, sockets to chat."""
+"""The ASGI application: HTTP to Django, sockets to chat, and the server's start and end."""
 
 import os
 
@@ -7,4 +7,10 @@ from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
 
-application = ProtocolTypeRouter({"http": get_asgi_application()})
+# Django's registry must be ready before anything that imports models.
+http = get_asgi_application()
+
+from chat.lifespan import lifespan  # noqa: E402
+from chat.routing import sockets  # noqa: E402
+
+application = ProtocolTypeRouter({"http": http, "websocket": sockets, "lifespan": lifespan})

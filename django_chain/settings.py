@@ -12,6 +12,7 @@
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = DATA_DIR / "static"
+with suppress(OSError):  # a read-only image has made it when it was built
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 # The files are small and served by the app itself: no collectstatic step stands between a clone and a page.
 WHITENOISE_USE_FINDERS = True
 

@@ -1,6 +1,18 @@
+"""Memory's Django app. It names its parts as strings: LangChain is imported when one of them is first used."""
+
 from django.apps import AppConfig
+
+from llm.registry import memories, memory_stores, workflow_steps
 
 
 class MemoryConfig(AppConfig):
     name = "memory"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        memories.add("buffer", "memory.kinds:create_buffer")
+        memories.add("buffer_window", "memory.kinds:create_buffer_window")
+        memory_stores.add("inmemory", "memory.stores.inmemory:create")
+        memory_stores.add("postgres", "memory.stores.postgres:create")
+        memory_stores.add("redis", "memory.stores.redis:create")
+        workflow_steps.add("memory", "memory.steps:MemoryStep")

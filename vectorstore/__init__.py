@@ -1,1 +1,1 @@
-"""Documents → chunks → vectors → search."""
+"""Documents → chunks → vectors → search. See vectorstore.manager.VectorStoreManager."""

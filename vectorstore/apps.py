@@ -1,6 +1,17 @@
+"""The vector store's Django app. It names its parts as strings: they are imported when first used."""
+
 from django.apps import AppConfig
+
+from llm.registry import embedding_providers, vector_stores, workflow_steps
 
 
 class VectorstoreConfig(AppConfig):
     name = "vectorstore"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        embedding_providers.add("fake", "vectorstore.embeddings.fake:create")
+        embedding_providers.add("openai", "vectorstore.embeddings.openai:create", extra="openai")
+        embedding_providers.add("wordllama", "vectorstore.embeddings.wordllama:create", extra="embedded")
+        vector_stores.add("pgvector", "vectorstore.backends.pgvector:create")
+        workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

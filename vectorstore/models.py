@@ -1,7 +1,5 @@
 """Collections of documents, cut into chunks with a vector each."""
 
-
-
 from django.db import models
 from pgvector.django import VectorField
 

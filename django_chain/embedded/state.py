@@ -1,4 +1,4 @@
-"""What the embedded services leave in DATA_DIR for other commands: where they listen, and a local secret.
+"""What the embedded services leave in DATA_DIR for other commands: where they listen, and local secrets.
 
 Imported by the settings, so it uses the standard library alone.
 """
@@ -29,14 +29,30 @@ def running_services() -> dict[str, str]:
 
 
 def local_secret() -> str:
-    """A SECRET_KEY for this machine, made once and kept in DATA_DIR, readable by its owner alone."""
-    path = data_dir() / "secret_key"
+    """A SECRET_KEY for this machine."""
+    return _kept("secret_key", secrets.token_urlsafe(48))
+
+
+def demo_password() -> str:
+    """The password of the demo's user in this DATA_DIR."""
+    return _kept("demo_password", secrets.token_urlsafe(9))
+
+
+def _kept(name: str, fresh: str) -> str:
+    """The text kept in DATA_DIR under `name`: made once, readable by its owner alone."""
+    path = data_dir() / name
     try:
         return path.read_text().strip()
-    except OSError:
+    except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-    key = secrets.token_urlsafe(48)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key)
-    return key
+    draft = path.with_name(f".{name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(fresh)
+    try:
+        # Whole or not at all, and only the first of two processes wins.
+        os.link(draft, path)
+    except FileExistsError:
+        return path.read_text().strip()
+    finally:
+        draft.unlink()
+    return fresh

@@ -3,6 +3,7 @@
 import django.db.models.deletion
 import kernel.ids
 import pgvector.django.vector
+from pgvector.django import VectorExtension
 from django.db import migrations, models
 
 
@@ -15,6 +16,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        VectorExtension(),
         migrations.CreateModel(
             name='Collection',
             fields=[

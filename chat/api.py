@@ -1,0 +1,144 @@
+"""REST for sessions, history and tokens: `/api/v1/…`, described at `/api/v1/docs`.
+
+A view turns a request into one unit of database work and its result into JSON; rules live in chat.turns and chat.replay.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest
+from ninja import Query, Router, Schema, Status
+from pydantic import AwareDatetime, Field
+
+from accounts import tokens
+from accounts.access import Caller
+from chat import replay, turns, wire
+from chat.models import ChatSession
+from kernel import database
+from kernel.conf import config
+from kernel.errors import Invalid
+
+router = Router(tags=["chat"])
+
+
+class SessionIn(Schema):
+    """A new session; without `workspace` it is in the caller's own."""
+
+    title: str = Field("", max_length=200)
+    workspace: UUID | None = None
+
+
+class SessionOut(Schema):
+    id: UUID
+    title: str
+    is_active: bool
+    seq: int
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class SessionPage(Schema):
+    """`next` goes into `cursor` for the following page; null on the last one."""
+
+    sessions: list[SessionOut]
+    next: str | None
+
+
+class MessageOut(Schema):
+    """A message, as the `message` frame has it."""
+
+    id: UUID
+    role: str
+    content: str
+    status: str
+    order: int
+    seq: int
+    parent: UUID | None
+    client_id: str | None
+    error_code: str
+    sources: list[dict[str, Any]]
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    deleted: bool
+
+
+class HistoryPage(Schema):
+    """Oldest first. With `has_more`, ask again with `before` = the first one's `order`."""
+
+    messages: list[MessageOut]
+    has_more: bool
+
+
+class TokenOut(Schema):
+    """A bearer token for `hello` and the Authorization header; `expires_in` in seconds."""
+
+    token: str
+    expires_in: float
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """The caller that the API's authentication found."""
+    caller: Caller = request.auth  # type: ignore[attr-defined]  # django-ninja puts it there
+    return caller
+
+
+@router.get("/sessions", response=SessionPage, summary="The caller's sessions, the last used first")
+async def list_sessions(
+    request: HttpRequest, limit: int = Query(30, ge=1, le=100), cursor: str | None = Query(None, max_length=100)
+) -> dict[str, Any]:
+    sessions, following = await database.run(_sessions, caller_of(request), limit=limit, cursor=cursor)
+    return {"sessions": sessions, "next": following}
+
+
+@router.post("/sessions", response={201: SessionOut}, summary="Create a session")
+async def create_session(request: HttpRequest, body: SessionIn) -> Status[ChatSession]:
+    made = await database.run(
+        turns.create_session, caller_of(request), workspace_id=body.workspace, title=body.title
+    )
+    return Status(201, made)
+
+
+@router.get("/sessions/{uuid:session_id}", response=SessionOut, summary="One session")
+async def get_session(request: HttpRequest, session_id: UUID) -> ChatSession:
+    return await database.run(turns.find_session, caller_of(request), session_id)
+
+
+@router.get("/sessions/{uuid:session_id}/messages", response=HistoryPage, summary="A page of a session's history")
+async def list_messages(
+    request: HttpRequest, session_id: UUID, before: int | None = Query(None, ge=0), limit: int = Query(50, ge=1, le=100)
+) -> dict[str, Any]:
+    rows, more = await database.run(replay.history, caller_of(request), session_id, before=before, limit=limit)
+    return {"messages": [msgspec.to_builtins(wire.message_of(row)) for row in rows], "has_more": more}
+
+
+@router.post("/token", response=TokenOut, summary="A short-lived token for sockets and REST")
+async def create_token(request: HttpRequest) -> dict[str, Any]:
+    token = await database.run(_mint, caller_of(request))
+    return {"token": token, "expires_in": config().chat.token_lifetime}
+
+
+def _mint(caller: Caller) -> str:
+    return tokens.mint(get_user_model()._default_manager.get(pk=caller.user_id))
+
+
+def _sessions(caller: Caller, *, limit: int, cursor: str | None) -> tuple[list[ChatSession], str | None]:
+    """A page by (last use, id), newest first: a cursor stays true while sessions come and go."""
+    found = ChatSession.objects.visible_to(caller).order_by("-updated_at", "-id")
+    if cursor is not None:
+        at, last_id = _parse_cursor(cursor)
+        found = found.older_than(at, last_id)
+    page = list(found[: limit + 1])
+    following = f"{page[limit - 1].updated_at.isoformat()}~{page[limit - 1].id}" if len(page) > limit else None
+    return page[:limit], following
+
+
+def _parse_cursor(cursor: str) -> tuple[datetime, UUID]:
+    at, _, last_id = cursor.partition("~")
+    try:
+        # A "+" of the time zone arrives as a space where a client didn't escape it.
+        return datetime.fromisoformat(at.replace(" ", "+")), UUID(last_id)
+    except ValueError as error:
+        raise Invalid("The cursor is not one that this list gave; start without one.") from error

@@ -1,0 +1,107 @@
+"""What changed since N: the rows behind `hello`, behind a repair and behind the history pages. Units of database work."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from accounts import access
+from accounts.access import Caller
+from chat.models import ChatHistory, ChatSession, MessageStatus, Run
+from chat.turns import find_session
+from kernel.conf import config
+from kernel.errors import NotAuthenticated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a socket may show: a session cookie (from an allowed origin only), or a token from `hello`."""
+
+    session_key: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """An unfinished answer: the attempt under way, and the seq of its row."""
+
+    message_id: UUID
+    attempt: int
+    row_seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """A page of changed rows, oldest change first. `seq` is the session's own, read before the rows."""
+
+    seq: int
+    rows: list[ChatHistory]
+    more: bool
+    pending: list[Pending]
+
+
+def identify(credentials: Credentials) -> Caller:
+    """The caller behind the credentials; a token wins over a cookie. Raises NotAuthenticated."""
+    if credentials.token:
+        return access.from_token(credentials.token)
+    if credentials.session_key:
+        return access.from_session_key(credentials.session_key)
+    raise NotAuthenticated
+
+
+def enter(credentials: Credentials, session_id: UUID) -> tuple[Caller, ChatSession]:
+    """The caller and the caller's session. Raises NotAuthenticated, NotFound."""
+    caller = identify(credentials)
+    return caller, find_session(caller, session_id)
+
+
+def still_valid(asked: Iterable[tuple[Credentials, UUID]]) -> list[bool]:
+    """For each credentials and session: may the caller still be here? (signed out, deactivated, membership ended)"""
+    answers = []
+    for credentials, session_id in asked:
+        try:
+            enter(credentials, session_id)
+        except (NotAuthenticated, LookupError):
+            answers.append(False)
+        else:
+            answers.append(True)
+    return answers
+
+
+def since(session_id: UUID, seq: int) -> Changes:
+    """Rows changed after `seq`, a page of them, and the unfinished answers."""
+    page = config().chat.page_rows
+    session_seq = ChatSession.objects.values_list("seq", flat=True).get(id=session_id)
+    rows = list(ChatHistory.objects.filter(session_id=session_id, seq__gt=seq).order_by("seq")[: page + 1])
+    return Changes(seq=session_seq, rows=rows[:page], more=len(rows) > page, pending=_pending(session_id))
+
+
+def first_page(session_id: UUID) -> Changes:
+    """The newest messages, as a client sees them that holds nothing."""
+    page = config().chat.page_rows
+    session_seq = ChatSession.objects.values_list("seq", flat=True).get(id=session_id)
+    rows = list(ChatHistory.objects.filter(session_id=session_id).order_by("-order")[:page])
+    rows.sort(key=lambda row: row.seq)
+    return Changes(seq=session_seq, rows=rows, more=False, pending=_pending(session_id))
+
+
+def _pending(session_id: UUID) -> list[Pending]:
+    runs = Run.objects.filter(session_id=session_id, status=MessageStatus.PENDING).order_by("id")
+    return [
+        Pending(message_id=message_id, attempt=attempt, row_seq=row_seq)
+        for message_id, attempt, row_seq in runs.values_list("message_id", "attempt", "message__seq")
+    ]
+
+
+def session_seqs(session_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """The last durable event of each session."""
+    return dict(ChatSession.objects.filter(id__in=list(session_ids)).values_list("id", "seq"))
+
+
+def history(caller: Caller, session_id: UUID, *, before: int | None, limit: int) -> tuple[list[ChatHistory], bool]:
+    """A page of messages before place `before`, oldest first, and whether there are more. Raises NotFound."""
+    session = find_session(caller, session_id)
+    rows = ChatHistory.objects.filter(session=session)
+    if before is not None:
+        rows = rows.filter(order__lt=before)
+    page = list(rows.order_by("-order")[: limit + 1])
+    return page[:limit][::-1], len(page) > limit

@@ -1,0 +1,13 @@
+"""Socket URLs. An unknown path gets the same typed answer as an unknown session."""
+
+from channels.routing import URLRouter
+from django.urls import re_path
+
+from chat.consumers import ChatConsumer
+
+sockets = URLRouter(
+    [
+        re_path(r"^ws/chat/(?P<session_id>[^/]{1,64})/$", ChatConsumer.as_asgi()),
+        re_path(r"", ChatConsumer.as_asgi()),
+    ]
+)

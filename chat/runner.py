@@ -1,0 +1,443 @@
+"""The process's turns: every answer runs in a task that is held here, so a closed tab doesn't stop it.
+
+The runner renews the leases of its runs, drops those it lost, takes over those that other processes let run out, and ends
+each run exactly once. Rules of the rows are in chat.turns; text goes through chat.streams.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from enum import Enum
+from secrets import token_hex
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from accounts.access import Caller
+from chat import answers, protocol, streams, turns, wire
+from chat.hub import Hub
+from chat.models import ChatHistory, MessageStatus
+from chat.streams import Flusher, LocalStream
+from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
+from kernel import database
+from kernel.conf import config
+from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
+from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
+
+logger = logging.getLogger(__name__)
+
+
+class Fate(Enum):
+    """Why a run's work was cut short."""
+
+    NONE = "none"
+    STOPPED = "stopped"
+    #: Another process owns it now: write nothing.
+    LOST = "lost"
+
+
+@dataclass(eq=False)
+class Job:
+    """One run of this process."""
+
+    turn: Turn
+    stream: LocalStream
+    place: int = 0
+    fate: Fate = Fate.NONE
+    ending: bool = False
+    work: asyncio.Task[None] | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    call: ModelStarted | None = None
+    called_at: float = 0.0
+    first_text_at: float | None = None
+    usage: ModelFinished | None = None
+
+    def cut(self, fate: Fate) -> None:
+        """Cut the work short; the model's connection closes with it. Harmless when it is over."""
+        if self.fate is Fate.NONE and not self.ending:
+            self.fate = fate
+            if self.work is not None:
+                self.work.cancel()
+
+
+class Runner:
+    """Runs this process's turns and watches over everyone's leases."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.owner = f"{socket.gethostname()[:30]}:{os.getpid()}:{token_hex(6)}"
+        self.draining = False
+        self.jobs: dict[UUID, Job] = {}
+        self.flusher = Flusher(
+            sender=hub.sender, deliver=hub.deliver, may_write=self._holds_leases, others_watch=hub.others_watch
+        )
+        self._hub = hub
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._leases_until = 0.0
+        #: Since when the database answers; a process that couldn't reach it can't tell whose lease really ran out.
+        self._reachable_since = monotonic() - config().chat.lease_seconds
+        #: Runs that wait for an earlier one of their session.
+        self._waiting: dict[UUID, set[asyncio.Event]] = {}
+        hub.on_stop = self.stop
+        hub.on_watch = self._watched
+        hub.on_row = self._row_changed
+        hub.on_store_lost = self.flusher.store_lost
+        hub.is_local = self.jobs.__contains__
+
+    def start(self) -> None:
+        self._own(self._keep_leases(), "chain-leases")
+
+    async def close(self) -> None:
+        """Cut everything short at once; what was under way is another process's after the lease."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.flusher.close()
+
+    def _own(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+        return task
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # A ChainError is somebody's answer already (the sender's, or the run's outcome); anything else is a bug.
+        if error is not None and not isinstance(error, ChainError):
+            logger.error("action=task_failed task=%s", task.get_name(), exc_info=error)
+
+    # In --------------------------------------------------------------------------------------------------------------
+
+    async def send(self, caller: Caller, session_id: UUID, *, client_id: str, text: str) -> Accepted:
+        """Commit a message and begin its answer; when this returns, the message is safe.
+
+        A caller that is cancelled meanwhile changes nothing: the work belongs to the process.
+        Raises what turns.accept raises, Busy, and Unavailable (`draining`).
+        """
+        if self.draining:
+            raise Unavailable("The server is going away; reconnect and send again.", code="draining", retry_after=1)
+        if len(self.jobs) >= config().chat.max_turns_per_process:
+            raise Busy("The server runs as many answers as it can; try again shortly.", retry_after=2)
+        task = self._own(self._accept(caller, session_id, client_id, text), "chain-accept")
+        return await asyncio.shield(task)
+
+    async def _accept(self, caller: Caller, session_id: UUID, client_id: str, text: str) -> Accepted:
+        began = monotonic()
+        accepted = await database.run(
+            turns.accept, caller, session_id, client_id=client_id, text=text, owner=self.owner
+        )
+        if accepted.turn is not None:
+            self._own(self._begin(accepted, began), "chain-begin")
+        return accepted
+
+    async def _begin(self, accepted: Accepted, began: float) -> None:
+        assert accepted.turn is not None
+        job = self._job(accepted.turn, began)
+        job.place = accepted.place
+        # The rows go out before any text of the answer can.
+        await self._hub.publish(accepted.turn.session_id, *map(wire.row_of, accepted.rows))
+        await self._run(job)
+
+    def _job(self, turn: Turn, leased_at: float) -> Job:
+        if not self.jobs:
+            self._leases_until = leased_at + config().chat.lease_seconds
+        job = Job(turn, self.flusher.open(turn.session_id, turn.answer_id, turn.attempt))
+        self.jobs[turn.answer_id] = job
+        return job
+
+    def stop(self, answer_id: UUID) -> None:
+        """Stop an answer if it runs here."""
+        job = self.jobs.get(answer_id)
+        if job is not None:
+            job.cut(Fate.STOPPED)
+
+    # A run -----------------------------------------------------------------------------------------------------------
+
+    async def _run(self, job: Job) -> None:
+        try:
+            if job.fate is Fate.NONE:
+                job.work = self._own(self._work(job), "chain-answer")
+                try:
+                    await asyncio.wait([job.work])
+                finally:
+                    job.work.cancel()
+            if job.fate is not Fate.LOST:
+                job.ending = True
+                await self._end(job, self._outcome(job))
+        finally:
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self.flusher.drop(job.stream)
+        if self.jobs.get(job.turn.answer_id) is job:
+            del self.jobs[job.turn.answer_id]
+
+    async def _work(self, job: Job) -> None:
+        if job.place:
+            await self._wait_for_earlier(job)
+        async with aclosing(answers.answer(job.turn)) as events:
+            async for event in events:
+                if type(event) is Text:
+                    if job.first_text_at is None:
+                        job.first_text_at = monotonic()
+                    job.stream.append(event.text)
+                else:
+                    self._note(job, event)
+
+    def _note(self, job: Job, event: Event) -> None:
+        answer_id = job.turn.answer_id
+        match event:
+            case ModelStarted():
+                job.call, job.called_at = event, monotonic()
+            case ModelFinished():
+                job.usage = event
+            case Sources():
+                job.sources = list(event.hits)
+                job.stream.add_extra("sources", protocol.Sources(message_id=answer_id, hits=job.sources))
+            case Step():
+                step = protocol.Step(message_id=answer_id, name=event.name, state=event.state, detail=event.detail)
+                job.stream.add_extra("step", step)
+            case _:
+                pass
+
+    async def _wait_for_earlier(self, job: Job) -> None:
+        """Answers of a session come one after the other, so that each can know the one before."""
+        seen = asyncio.Event()
+        waiting = self._waiting.setdefault(job.turn.session_id, set())
+        waiting.add(seen)
+        try:
+            await self._wait_for_place(job, seen)
+        finally:
+            waiting.discard(seen)
+            if not waiting:
+                self._waiting.pop(job.turn.session_id, None)
+
+    async def _wait_for_place(self, job: Job, seen: asyncio.Event) -> None:
+        told = None
+        while True:
+            seen.clear()
+            place = await database.run(turns.earlier_turns, job.turn)
+            if not place:
+                return
+            if place != told:
+                told = place
+                self._note(job, Step(name="queue", state="queued", detail={"place": place}))
+            try:
+                # The event is a doorbell that may get lost with the store; a look a second makes up for it.
+                async with asyncio.timeout(1):
+                    await seen.wait()
+            except TimeoutError:
+                continue
+
+    def _row_changed(self, session_id: UUID) -> None:
+        for seen in self._waiting.get(session_id, ()):
+            seen.set()
+
+    def _outcome(self, job: Job) -> Outcome:
+        error = job.work.exception() if job.work is not None and not job.work.cancelled() else None
+        if job.fate is Fate.STOPPED:
+            status, code = MessageStatus.STOPPED, ""
+        elif error is None:
+            status, code = MessageStatus.COMPLETE, ""
+        elif isinstance(error, ChainError):
+            status, code = MessageStatus.FAILED, error.code
+        else:
+            status, code = MessageStatus.FAILED, "internal"
+        text = job.stream.text
+        return Outcome(status=status, text=text, error_code=code, sources=job.sources, log=_log_of(job, text))
+
+    async def _end(self, job: Job, outcome: Outcome) -> None:
+        """Write the end, as long as it takes; then show it. What sockets have is a prefix of it at every moment."""
+        try:
+            async with asyncio.timeout(config().chat.lease_seconds):
+                await job.stream.settled.wait()
+        except TimeoutError:
+            logger.warning("action=flush_late run=%s", job.turn.run_id)
+        await self._finish(job.turn, outcome)
+
+    async def _finish(self, turn: Turn, outcome: Outcome) -> None:
+        pause = 0.25
+        while True:
+            try:
+                row = await database.run(turns.finish, turn, outcome)
+            except LeaseLost:
+                logger.info("action=lease_lost run=%s attempt=%d", turn.run_id, turn.attempt)
+                return
+            except (DatabaseUnavailable, Busy):
+                # The answer is paid for: keep it until the database is back. The lease decides whose it is then.
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+                continue
+            break
+        await self._hub.publish(turn.session_id, wire.row_of(row))
+        logger.info(
+            "action=turn_ended session=%s run=%s attempt=%d status=%s error=%s alias=%s latency_ms=%s tokens=%s",
+            turn.session_id,
+            turn.run_id,
+            turn.attempt,
+            outcome.status,
+            outcome.error_code or "-",
+            outcome.log.get("alias", "-"),
+            outcome.log.get("latency_ms", "-"),
+            outcome.log.get("output_tokens", "-"),
+        )
+
+    # Leases ----------------------------------------------------------------------------------------------------------
+
+    def _holds_leases(self) -> bool:
+        return not self.jobs or monotonic() < self._leases_until
+
+    def _watched(self, session_id: UUID) -> None:
+        for job in self.jobs.values():
+            if job.turn.session_id == session_id:
+                job.stream.watched = True
+
+    async def _keep_leases(self) -> None:
+        options = config().chat
+        swept_at = 0.0
+        while True:
+            await asyncio.sleep(options.renew_seconds)
+            try:
+                if self.jobs:
+                    await self._renew()
+                if not self.draining and monotonic() - swept_at >= options.sweep_seconds:
+                    swept_at = monotonic()
+                    await self._sweep()
+            except (DatabaseUnavailable, Busy):
+                self._reachable_since = monotonic()
+
+    async def _renew(self) -> None:
+        began = monotonic()
+        asked = [(answer_id, job.turn.attempt) for answer_id, job in self.jobs.items()]
+        held = await database.run(turns.renew, self.owner, [answer_id for answer_id, _ in asked])
+        attempts = {one.answer_id: one.attempt for one in held}
+        for answer_id, attempt in asked:
+            job = self.jobs.get(answer_id)
+            if job is not None and not job.ending and attempts.get(answer_id) != attempt:
+                self.flusher.drop(job.stream)
+                job.cut(Fate.LOST)
+        # Only now may text flow again: what was lost is cut.
+        self._leases_until = began + config().chat.lease_seconds
+        for one in held:
+            if one.stop_requested:
+                self.stop(one.answer_id)
+
+    async def _sweep(self) -> None:
+        if monotonic() - self._reachable_since < config().chat.lease_seconds:
+            # A first answer after an outage: the owners get the time of a lease to come back first.
+            await database.run(turns.renew, self.owner, [])
+            return
+        room = config().chat.max_turns_per_process - len(self.jobs)
+        began = monotonic()
+        taken = await database.run(turns.take_over, self.owner, limit=min(20, max(room, 0))) if room > 0 else []
+        for one in taken:
+            logger.info("action=taken_over run=%s attempt=%d", one.turn.run_id, one.turn.attempt)
+            mine = self.jobs.get(one.turn.answer_id)
+            if mine is not None:  # our own, after a stall longer than a lease
+                self.flusher.drop(mine.stream)
+                mine.cut(Fate.LOST)
+            self._own(self._recover(one, self._job(one.turn, began)), "chain-recover")
+
+    async def _recover(self, taken: TakenOver, job: Job) -> None:
+        """Settle a run whose owner died: shown text stays and is marked; if none was shown, answer anew."""
+        row = None
+        try:
+            row = await self._settle(taken, job)
+        except (LeaseLost, DatabaseUnavailable, Busy):
+            logger.info("action=recovery_left run=%s", taken.turn.run_id)  # another's, or someone's after this lease
+        finally:
+            if row is None:
+                self._forget(job)
+        if row is not None:
+            await self._hub.publish(taken.turn.session_id, wire.row_of(row))
+            job.place = 1  # whether an earlier turn is open is not known here: look
+            await self._run(job)
+
+    async def _settle(self, taken: TakenOver, job: Job) -> ChatHistory | None:
+        """End the run, or stamp its row for a further attempt and return it."""
+        turn = taken.turn
+        shown = await self._shown_before(turn)
+        if shown is None or shown or taken.stop_requested or turn.attempt > config().chat.max_attempts:
+            job.ending = True
+            await self._finish(turn, _settlement(taken, shown or "", unknown=shown is None))
+            return None
+        return await database.run(turns.restart, turn)
+
+    async def _shown_before(self, turn: Turn) -> str | None:
+        """The text that an earlier attempt may have shown; None when the store stays away and nobody can tell."""
+        deadline = monotonic() + config().chat.lease_seconds
+        while True:
+            try:
+                for attempt in range(turn.attempt - 1, 0, -1):
+                    text = await streams.read_all(turn.answer_id, attempt)
+                    if text:
+                        return text
+            except StoreUnavailable:
+                if monotonic() > deadline:
+                    return None
+                await asyncio.sleep(0.5)
+            else:
+                return ""
+
+    # Drain -----------------------------------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more; let the turns end within the time; hand over the rest by giving up their leases."""
+        self.draining = True
+        deadline = monotonic() + seconds
+        while self.jobs and monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        left = list(self.jobs.values())
+        for job in left:
+            job.cut(Fate.LOST)
+        if left:
+            logger.info("action=handed_over runs=%d", len(left))
+        try:
+            await database.run(turns.release, self.owner)
+        except (DatabaseUnavailable, Busy):
+            logger.warning("action=release_failed")
+
+
+def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
+    log = {"input_tokens": _estimate(taken.turn.question), "output_tokens": _estimate(shown), "usage_estimated": True}
+    if taken.stop_requested:
+        return Outcome(status=MessageStatus.STOPPED, text=shown, log=log)
+    if shown or unknown:
+        return Outcome(status=MessageStatus.INTERRUPTED, text=shown, log=log)
+    return Outcome(status=MessageStatus.FAILED, text="", error_code="attempts_exhausted", log=log)
+
+
+def _log_of(job: Job, text: str) -> dict[str, Any]:
+    """The log row's columns: what the provider said, else what we can tell ourselves, marked as estimated."""
+    call, usage = job.call, job.usage
+    now = monotonic()
+    if call is None:
+        return {"input_tokens": 0, "output_tokens": 0, "usage_estimated": True}
+    if usage is not None:
+        spent = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "usage_estimated": usage.estimated,
+        }
+    else:
+        asked = sum(_estimate(str(message["content"])) for message in call.messages)
+        spent = {"input_tokens": asked, "output_tokens": _estimate(text), "usage_estimated": True}
+    first = job.first_text_at
+    return spent | {
+        "alias": call.alias,
+        "provider": call.provider,
+        "model_name": call.model,
+        "model_parameters": dict(call.parameters),
+        "prompt_text": list(call.messages),
+        "first_token_ms": None if first is None else max(0, int((first - job.called_at) * 1000)),
+        "latency_ms": int((now - job.called_at) * 1000),
+    }
+
+
+def _estimate(text: str) -> int:
+    """Tokens of a text whose tokenizer is not known: four characters each is the usual rule of thumb."""
+    return -(-len(text) // 4)

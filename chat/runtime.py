@@ -1,0 +1,178 @@
+"""What a server process runs beside its requests: the hub, the runner, their end.
+
+Made when the process gets its first socket, or earlier by the ASGI lifespan where the server has one (Daphne has none).
+On SIGTERM it drains *before* the server's own handler closes every socket at once.
+"""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from random import uniform
+from time import monotonic
+from types import FrameType
+from typing import Any, Protocol
+from uuid import UUID
+
+from chat import protocol, replay
+from chat.hub import Hub
+from chat.outbox import Outbox
+from chat.protocol import Close
+from chat.replay import Credentials
+from chat.runner import Runner
+from kernel import database, redis
+from kernel.conf import config
+from kernel.errors import ChainError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at whether the sockets' people are still signed in and members.
+_REVALIDATE = 60
+_CLOSE_BATCH = 100
+
+
+class Connected(Protocol):
+    """A socket, as the runtime needs it."""
+
+    outbox: Outbox
+    session_id: UUID | None
+    credentials: Credentials
+
+    async def close(self, code: Close) -> None: ...
+
+
+class Runtime:
+    """One a process and event loop; `Runtime.current()` makes and starts it."""
+
+    _current: "Runtime | None" = None
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.hub = Hub()
+        self.runner = Runner(self.hub)
+        self.connections: set[Connected] = set()
+        self.warm = False
+        self._drained: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._original_handlers: dict[int, Any] = {}
+
+    @classmethod
+    def current(cls) -> "Runtime":
+        """This process's runtime; started when it is first asked for in an event loop."""
+        runtime = cls._current
+        if runtime is None or runtime.loop is not asyncio.get_running_loop():
+            runtime = cls._current = cls()
+            runtime.start()
+        return runtime
+
+    @property
+    def draining(self) -> bool:
+        return self.runner.draining
+
+    def start(self) -> None:
+        self.hub.start()
+        self.runner.start()
+        self._tasks = [
+            asyncio.create_task(self._warm(), name="chain-warm"),
+            asyncio.create_task(self._watch_connections(), name="chain-watch"),
+        ]
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._original_handlers[number] = signal.signal(number, self._on_signal)
+
+    async def close(self) -> None:
+        """End everything this process runs; idempotent."""
+        if Runtime._current is self:
+            Runtime._current = None
+        for number, handler in self._original_handlers.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.runner.close()
+        await self.hub.close()
+        await redis.close()
+        database.close()
+
+    async def _warm(self) -> None:
+        """Import and build the default model in a thread, so that no first user waits for it."""
+        # LangChain: not at Django start-up.
+        from llm.aliases import warm  # noqa: PLC0415
+
+        try:
+            await asyncio.to_thread(warm)
+        except ChainError as error:
+            logger.error("action=warm_failed error=%s", error.message)  # noqa: TRY400  its text is the whole story
+        self.warm = True
+
+    # Drain -----------------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Drain first, then let the server's own handler end it; a second signal doesn't wait."""
+        original = self._original_handlers[number]
+        if self._drained is not None:
+            _call(original, number, frame)
+            return
+        self.loop.call_soon_threadsafe(self._start_drain, lambda: _call(original, number, frame))
+
+    def _start_drain(self, then: Callable[[], None]) -> None:
+        if self._drained is None:
+            self._drained = asyncio.create_task(self.drain(), name="chain-drain")
+            self._drained.add_done_callback(lambda _: then())
+
+    async def drain(self) -> None:
+        """Say goodbye, let the turns end or hand them over, close the sockets in batches."""
+        options = config().chat
+        logger.info("action=drain sockets=%d turns=%d", len(self.connections), len(self.runner.jobs))
+        self.runner.draining = True
+        self.hub.tell_all(self.goodbye)
+        await self.runner.drain(options.drain_seconds)
+        left = list(self.connections)
+        for start in range(0, len(left), _CLOSE_BATCH):
+            batch = left[start : start + _CLOSE_BATCH]
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(one.close(Close.RESTART) for one in batch), return_exceptions=True)
+            await asyncio.sleep(0.05)
+
+    def goodbye(self) -> protocol.Goodbye:
+        """Each socket gets a time of its own, so that they don't all come back at once."""
+        return protocol.Goodbye(
+            reason="restart", reconnect_after=round(uniform(0.1, config().chat.reconnect_spread), 2)  # noqa: S311
+        )
+
+    # Connections -----------------------------------------------------------------------------------------------------
+
+    async def _watch_connections(self) -> None:
+        """Close those that stalled, and those whose people were signed out or lost their membership."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(1)
+            ticks += 1
+            now = monotonic()
+            for one in list(self.connections):
+                since = one.outbox.sending_since
+                if since is not None and now - since > config().chat.slow_seconds:
+                    await one.close(Close.SLOW)
+            if ticks % _REVALIDATE == 0:
+                with suppress(ChainError):
+                    await self._revalidate()
+
+    async def _revalidate(self) -> None:
+        known = [one for one in self.connections if one.session_id is not None]
+        for start in range(0, len(known), 100):
+            batch = known[start : start + 100]
+            asked = [(one.credentials, one.session_id) for one in batch if one.session_id is not None]
+            for one, valid in zip(batch, await database.run(replay.still_valid, asked), strict=True):
+                if not valid:
+                    await one.close(Close.SIGN_IN)
+
+
+def _call(handler: Any, number: int, frame: FrameType | None) -> None:
+    if callable(handler):
+        handler(number, frame)
+    elif handler == signal.SIG_DFL:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

@@ -1,0 +1,321 @@
+"""The durable half of a turn: accept a message, renew and take over its run, finish it.
+
+Each function here is one unit of database work (`kernel.database.run`), at most one transaction. Lock order: the session's
+row, then its runs. Nothing here knows sockets, models or Redis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from accounts.access import Caller, workspace_for
+from chat.models import ChatHistory, ChatSession, MessageRole, MessageStatus, Run
+from kernel.conf import config
+from kernel.errors import Busy, Conflict, Invalid, NotFound, TooLarge
+from kernel.text import storable
+from llm.models import CallStatus, InteractionLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What a process needs to answer a message; `attempt` fences everything it writes."""
+
+    run_id: UUID
+    workspace_id: UUID
+    session_id: UUID
+    user_id: int
+    workflow_id: UUID | None
+    question: str
+    question_order: int
+    answer_id: UUID
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A committed message. `turn` is None for a repeat, whose run is on its way already."""
+
+    message_id: UUID
+    answer_id: UUID
+    seq: int
+    turn: Turn | None = None
+    rows: Sequence[ChatHistory] = ()
+    #: Unfinished turns of the session before this one.
+    place: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended, with everything that its rows keep."""
+
+    status: MessageStatus
+    text: str
+    error_code: str = ""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    log: dict[str, Any] = field(default_factory=dict)
+
+
+class LeaseLost(Exception):
+    """Another process has taken this run over, or it has ended: this attempt may not write."""
+
+
+def find_session(caller: Caller, session_id: UUID) -> ChatSession:
+    """The caller's session. Raises NotFound, also for another's."""
+    session = ChatSession.objects.visible_to(caller).filter(id=session_id).first()
+    if session is None:
+        raise NotFound("There is no such session among yours.")
+    return session
+
+
+def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner: str) -> Accepted:
+    """Commit a message, its pending answer, the run with its lease, and the open log row: one transaction.
+
+    A repeat (same session, same `client_id`, same text) returns the first one's ids. Raises NotFound, Conflict
+    (`id_conflict`), Invalid, TooLarge, Busy.
+    """
+    text = _checked(text)
+    with transaction.atomic():
+        session = ChatSession.objects.visible_to(caller).filter(id=session_id).select_for_update(of=("self",)).first()
+        if session is None:
+            raise NotFound("There is no such session among yours.")
+        repeat = _repeat_of(session, client_id, text)
+        if repeat is not None:
+            return repeat
+        place = Run.objects.filter(session_id=session_id, status=MessageStatus.PENDING).count()
+        if place >= config().chat.max_turns_per_session:
+            raise Busy("This session has too many unanswered messages; wait for an answer.", retry_after=2)
+        question, answer = _new_rows(session, client_id, text)
+        run = Run(
+            workspace_id=session.workspace_id,
+            session_id=session_id,
+            question=question,
+            message=answer,
+            owner=owner,
+            lease_expires_at=_lease_end(),
+        )
+        session.seq, session.last_order = answer.seq, answer.order
+        session.title = session.title or _title_of(text)
+        ChatHistory.objects.bulk_create([question, answer])
+        run.save(force_insert=True)
+        InteractionLog(
+            workspace_id=session.workspace_id,
+            user_id=caller.user_id,
+            session_id=session_id,
+            workflow_id=session.workflow_id,
+            run_id=run.id,
+        ).save(force_insert=True)
+        session.save(update_fields=["seq", "last_order", "title", "updated_at"])
+    return Accepted(
+        message_id=question.id,
+        answer_id=answer.id,
+        seq=answer.seq,
+        turn=_turn(run, session, question),
+        rows=(question, answer),
+        place=place,
+    )
+
+
+def _checked(text: str) -> str:
+    limit = config().chat.max_text_chars
+    if len(text) > limit:
+        raise TooLarge(f"A message may have {limit} characters; this one has {len(text)}.")
+    text = storable(text)
+    if not text.strip():
+        raise Invalid("A message needs some text.", code="empty_text")
+    return text
+
+
+def _repeat_of(session: ChatSession, client_id: str, text: str) -> Accepted | None:
+    first = ChatHistory.objects.filter(session=session, client_id=client_id).first()
+    if first is None:
+        return None
+    if first.content != text:
+        raise Conflict(
+            "This id was used before with another text; choose a new id for a new message.", code="id_conflict"
+        )
+    answer = Run.objects.filter(question=first).select_related("message").order_by("id").first()
+    if answer is None:
+        raise NotFound("That message has no answer any more.")
+    # The ack of a repeat is the first one's: the seq of the answer's own acceptance, not of what came after.
+    return Accepted(message_id=first.id, answer_id=answer.message_id, seq=first.accepted_seq + 1)
+
+
+def _new_rows(session: ChatSession, client_id: str, text: str) -> tuple[ChatHistory, ChatHistory]:
+    common: dict[str, Any] = {"workspace_id": session.workspace_id, "session": session}
+    question = ChatHistory(
+        **common,
+        role=MessageRole.USER,
+        content=text,
+        order=session.last_order + 1,
+        seq=session.seq + 1,
+        accepted_seq=session.seq + 1,
+        client_id=client_id,
+    )
+    answer = ChatHistory(
+        **common,
+        role=MessageRole.ASSISTANT,
+        status=MessageStatus.PENDING,
+        parent_id=question.id,
+        order=session.last_order + 2,
+        seq=session.seq + 2,
+        accepted_seq=session.seq + 2,
+    )
+    return question, answer
+
+
+def _title_of(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def _lease_end() -> Any:
+    """The end of a lease that starts now, by the database's clock: processes' clocks may differ."""
+    return Now() + timedelta(seconds=config().chat.lease_seconds)
+
+
+def _turn(run: Run, session: ChatSession, question: ChatHistory) -> Turn:
+    return Turn(
+        run_id=run.id,
+        workspace_id=session.workspace_id,
+        session_id=session.id,
+        user_id=session.user_id,
+        workflow_id=session.workflow_id,
+        question=question.content,
+        question_order=question.order,
+        answer_id=run.message_id,
+        attempt=run.attempt,
+    )
+
+
+def earlier_turns(turn: Turn) -> int:
+    """How many unfinished turns of the session come before this one."""
+    return Run.objects.filter(
+        session_id=turn.session_id, status=MessageStatus.PENDING, question__order__lt=turn.question_order
+    ).count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A run whose lease this process holds."""
+
+    answer_id: UUID
+    attempt: int
+    stop_requested: bool
+
+
+def renew(owner: str, answer_ids: Sequence[UUID]) -> list[Held]:
+    """Extend `owner`'s leases of these answers and say which it still holds.
+
+    Only what the process really works on is named: a run that was committed but never begun must run out.
+    """
+    with transaction.atomic():
+        mine = Run.objects.filter(owner=owner, message_id__in=answer_ids, status=MessageStatus.PENDING)
+        mine.update(lease_expires_at=_lease_end())
+        return [
+            Held(answer_id=answer_id, attempt=attempt, stop_requested=stop)
+            for answer_id, attempt, stop in mine.values_list("message_id", "attempt", "stop_requested")
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenOver:
+    turn: Turn
+    stop_requested: bool
+
+
+def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
+    """Claim runs whose lease ran out; each gets a new attempt number, so that its old owner's writes lose."""
+    with transaction.atomic():
+        runs = list(
+            Run.objects.filter(status=MessageStatus.PENDING, lease_expires_at__lt=Now())
+            .select_for_update(skip_locked=True, of=("self",))
+            .select_related("session", "question")
+            .order_by("lease_expires_at")[:limit]
+        )
+        for run in runs:
+            run.attempt += 1
+            Run.objects.filter(id=run.id).update(owner=owner, attempt=run.attempt, lease_expires_at=_lease_end())
+    return [
+        TakenOver(turn=_turn(run, run.session, run.question), stop_requested=run.stop_requested) for run in runs
+    ]
+
+
+def restart(turn: Turn) -> ChatHistory:
+    """Stamp the answer's row anew for a further attempt: cursors into an earlier attempt's text no longer fit."""
+    with transaction.atomic():
+        seq = _next_seq(turn)
+        if not Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).exists():
+            raise LeaseLost
+        ChatHistory.objects.filter(id=turn.answer_id).update(seq=seq, updated_at=Now())
+        InteractionLog.objects.filter(run_id=turn.run_id).update(attempt=turn.attempt)
+        return ChatHistory.objects.get(id=turn.answer_id)
+
+
+def release(owner: str) -> None:
+    """Give up all leases at once, so that another process need not wait for them to run out."""
+    Run.objects.filter(owner=owner, status=MessageStatus.PENDING).update(lease_expires_at=Now() - timedelta(seconds=1))
+
+
+def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
+    """Write the end of a run: its answer, its status, its log row. Raises LeaseLost when fenced off."""
+    with transaction.atomic():
+        seq = _next_seq(turn)
+        ended = Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).update(
+            status=outcome.status, finished_at=Now(), updated_at=Now()
+        )
+        if not ended:
+            raise LeaseLost
+        ChatHistory.objects.filter(id=turn.answer_id).update(
+            content=outcome.text,
+            status=outcome.status,
+            error_code=outcome.error_code,
+            sources=outcome.sources,
+            token_count=outcome.log.get("output_tokens"),
+            seq=seq,
+            updated_at=Now(),
+        )
+        InteractionLog.objects.filter(run_id=turn.run_id).update(
+            **outcome.log,
+            status=_LOG_STATUS[outcome.status],
+            error_category=outcome.error_code,
+            response_text=outcome.text,
+            attempt=turn.attempt,
+            finished_at=Now(),
+            updated_at=Now(),
+        )
+        return ChatHistory.objects.get(id=turn.answer_id)
+
+
+_LOG_STATUS = {
+    MessageStatus.COMPLETE: CallStatus.OK,
+    MessageStatus.STOPPED: CallStatus.STOPPED,
+    MessageStatus.FAILED: CallStatus.FAILED,
+    MessageStatus.INTERRUPTED: CallStatus.INTERRUPTED,
+}
+
+
+def _next_seq(turn: Turn) -> int:
+    session = ChatSession.objects.select_for_update().only("seq").get(id=turn.session_id)
+    session.seq += 1
+    session.save(update_fields=["seq", "updated_at"])
+    return session.seq
+
+
+def request_stop(caller: Caller, session_id: UUID, answer_id: UUID) -> None:
+    """Mark an answer as to be stopped; harmless when it has ended. Raises NotFound for what isn't the caller's."""
+    session = find_session(caller, session_id)
+    stopped = Run.objects.filter(session=session, message_id=answer_id).update(stop_requested=True)
+    if not stopped:
+        raise NotFound("There is no such answer in this session.")
+
+
+def create_session(caller: Caller, *, workspace_id: UUID | None = None, title: str = "") -> ChatSession:
+    """A new, empty session of the caller's. Raises Forbidden for a workspace the caller can't write in."""
+    return ChatSession.objects.create(
+        workspace=workspace_for(caller, workspace_id), user_id=caller.user_id, title=storable(title)[:200]
+    )

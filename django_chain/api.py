@@ -1,0 +1,91 @@
+"""The REST API: who may call it, and how its errors look: `{"code", "message"}`, as on the socket."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.security import HttpBearer, SessionAuth
+
+from accounts import access
+from accounts.access import Caller
+from chat.api import router
+from django_chain import __version__
+from kernel import database
+from kernel.errors import (
+    Busy,
+    ChainError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+
+_STATUS: list[tuple[type[ChainError], int]] = [
+    (NotAuthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (TooLarge, 413),
+    (Invalid, 422),
+    (Busy, 429),
+    (Unavailable, 503),
+]
+
+
+class CookieAuth(SessionAuth):
+    """The page's own session; its unsafe requests need the CSRF token."""
+
+    async def authenticate(self, request: HttpRequest, key: str | None) -> Caller | None:  # type: ignore[override]
+        try:
+            return await database.run(access.from_session_key, key) if key else None
+        except NotAuthenticated:
+            return None
+
+
+class TokenAuth(HttpBearer):
+    """A bearer token from POST /api/v1/token."""
+
+    async def authenticate(self, request: HttpRequest, token: str) -> Caller | None:
+        try:
+            return await database.run(access.from_token, token)
+        except NotAuthenticated:
+            return None
+
+
+api = NinjaAPI(title="Django Chain", version=__version__, auth=[TokenAuth(), CookieAuth()], urls_namespace="api")
+api.add_router("", router)
+
+
+def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:
+    return api.create_response(request, {"code": code, "message": message, **more}, status=status)
+
+
+@api.exception_handler(ChainError)
+def on_chain_error(request: HttpRequest, error: ChainError) -> HttpResponse:
+    status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
+    response = _answer(request, status=status, code=error.code, message=error.message)
+    if error.retry_after is not None:
+        response["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response
+
+
+@api.exception_handler(AuthenticationError)
+def on_no_caller(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    return _answer(request, status=401, code=NotAuthenticated.code, message=NotAuthenticated.default_message)
+
+
+@api.exception_handler(ValidationError)
+def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    # Without the values: what a caller sent doesn't come back in an error.
+    faults = [{"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]} for fault in error.errors]
+    return _answer(request, status=422, code=Invalid.code, message=Invalid.default_message, faults=faults)
+
+
+@api.exception_handler(HttpError)
+def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    code = Forbidden.code if error.status_code == 403 else Invalid.code
+    return _answer(request, status=error.status_code, code=code, message=str(error))

@@ -1,0 +1,36 @@
+"""The Celery application: work that outlives a request. `celery -A django_chain worker` and `… beat`."""
+
+import os
+
+from celery import Celery
+from celery.schedules import crontab
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
+
+
+def celery_url(url: str) -> str:
+    """A Redis URL as Celery writes it: for a unix socket it has a form of its own."""
+    return url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
+
+
+app = Celery("django_chain")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.update(
+    broker_url=celery_url(settings.CELERY_BROKER_URL),
+    result_backend=celery_url(settings.CELERY_RESULT_BACKEND),
+    broker_connection_retry_on_startup=True,
+    # A job that a dying worker held is done again: every job of ours may run twice.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    task_time_limit=600,
+    result_expires=3600,
+    beat_schedule={
+        "forget-expired-sign-ins": {
+            "task": "accounts.tasks.forget_expired_sign_ins",
+            "schedule": crontab(hour="3", minute="17"),
+        },
+    },
+)
+app.autodiscover_tasks()

@@ -1,0 +1,31 @@
+"""Plug your own parts in, by name; settings and workflows then use the name.
+
+    from django_chain.providers import register_llm_provider
+
+    @register_llm_provider("custom_provider")
+    def create_custom_llm(config):
+        return CustomLLM(**config)
+
+Every factory takes one dict of options and returns the part. Register in a module that an `AppConfig.ready()` imports,
+or name an LLM provider in `DJANGO_CHAIN["LLM"]["PROVIDERS"]` as "module:factory", which imports it on first use.
+"""
+
+from llm import registry
+
+register_llm_provider = registry.llm_providers.register
+register_embedding_provider = registry.embedding_providers.register
+register_vector_store = registry.vector_stores.register
+register_memory = registry.memories.register
+register_parser = registry.parsers.register
+register_workflow_step = registry.workflow_steps.register
+register_validator = registry.validators.register
+
+__all__ = [
+    "register_embedding_provider",
+    "register_llm_provider",
+    "register_memory",
+    "register_parser",
+    "register_validator",
+    "register_vector_store",
+    "register_workflow_step",
+]

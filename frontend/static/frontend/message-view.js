@@ -1,0 +1,115 @@
+/** One message on the page. `update` changes only what differs from what is shown. */
+
+import { el, say } from "./dom.js";
+import { MarkdownView } from "./markdown-dom.js";
+import { SourcesView } from "./sources.js";
+
+const STEPS = {
+  queued: "Waiting for its turn…",
+  memory: "Reading the conversation…",
+  retrieve: "Searching the documents…",
+  llm: "Thinking…",
+};
+
+const ENDINGS = {
+  stopped: "Stopped.",
+  interrupted: "This answer was interrupted. What had arrived is kept.",
+};
+
+const FAILURES = {
+  provider_refused: "The model refused to answer this.",
+  provider_rate_limited: "The model is busy. Ask again in a moment.",
+  provider_unavailable: "The model can't be reached.",
+  provider_timeout: "The model took too long.",
+  provider_truncated: "The model's answer broke off.",
+  provider_bad_response: "The model sent something unreadable.",
+  provider_misconfigured: "The model is not set up correctly. Tell whoever runs this site.",
+  workflow_invalid: "The workflow is not set up correctly. Tell whoever runs this site.",
+};
+
+export class MessageView {
+  /** `actions`: retry(id), discard(id). */
+  constructor(row, actions) {
+    this.mine = row.role === "USER";
+    this.actions = actions;
+    this.body = el("div", { class: "body", dir: "auto" });
+    this.state = el("p", { class: "state", hidden: true });
+    const who = el("h3", { class: "hidden" }, { USER: "You", ASSISTANT: "Assistant", SYSTEM: "System" }[row.role] ?? row.role);
+    this.root = el("article", { class: `message ${row.role.toLowerCase()}` }, who, this.body, this.state);
+    if (!this.mine) {
+      this.sources = new SourcesView();
+      this.root.append(this.sources.root);
+      this.markdown = new MarkdownView(this.body, { cite: (n) => this.sources.mark(n) });
+    }
+  }
+
+  update(row, store) {
+    this.root.dataset.id = row.id;
+    this.root.dataset.status = row.local ? row.state : row.status;
+    const text = store.textOf(row);
+    if (this.mine) {
+      say(this.body, text);
+      this.#delivery(row);
+    } else {
+      this.#answer(row, store, text);
+    }
+  }
+
+  #answer(row, store, text) {
+    const pending = row.status === "pending";
+    const hits = store.sourcesOf(row);
+    // Marks are drawn with the text: once the sources are known, what is drawn already is drawn again.
+    if (hits !== this.sources.hits && !sameHits(hits, this.sources.hits)) this.markdown.clear();
+    else if (hits !== this.sources.hits) this.sources.hits = hits;
+    this.sources.update(hits);
+    this.markdown.update(text, { open: pending });
+    this.root.setAttribute("aria-busy", String(pending));
+    this.root.classList.toggle("waiting", pending && !text);
+    const failed = row.status === "failed";
+    let note = ENDINGS[row.status] ?? "";
+    if (failed) note = FAILURES[row.error_code] ?? `No answer (${row.error_code || "unknown failure"}).`;
+    if (pending && store.stopping.has(row.id)) note = "Stopping…";
+    else if (pending && !text) note = stepText(store.steps.get(row.id));
+    this.#note(note, failed);
+  }
+
+  #delivery(row) {
+    if (!row.local) return this.#note("");
+    if (row.state === "failed") {
+      if (this.failure === row.error) return;
+      this.failure = row.error;
+      this.#note(`Not sent: ${row.error?.message ?? "unknown failure"}`, true);
+      this.state.append(" ", this.#button("Try again", () => this.actions.retry(row.id)), " ", this.#button("Delete", () => this.actions.discard(row.id)));
+    } else {
+      this.failure = null;
+      this.#note(row.error ? `${row.error.message} It will be sent again.` : row.state === "sending" ? "Sending…" : "Sent");
+    }
+  }
+
+  #note(text, alert = false) {
+    if (this.state.firstChild?.textContent !== text || this.state.childNodes.length > 1) this.state.textContent = text;
+    this.state.hidden = !text;
+    this.state.classList.toggle("error", alert);
+    if (alert) this.state.setAttribute("role", "alert");
+    else this.state.removeAttribute("role");
+  }
+
+  #button(label, act) {
+    const button = el("button", { type: "button", class: "link" }, label);
+    button.addEventListener("click", act);
+    return button;
+  }
+}
+
+function sameHits(some, others) {
+  return some.length === others.length && some.every((hit, at) => hit.id === others[at].id && hit.n === others[at].n);
+}
+
+function stepText(step) {
+  if (!step) return "Thinking…";
+  if (step.state === "queued" || step.name === "queued") {
+    const place = step.detail?.place;
+    return place ? `Waiting: number ${place} in the queue…` : STEPS.queued;
+  }
+  return STEPS[step.name] ?? "Thinking…";
+}

@@ -1,0 +1,62 @@
+"""The ways a model call or a workflow fails.
+
+ChainError
+└── ProviderError                every failure of a model call; also one of the kernel's three kinds:
+    ├── ProviderMisconfigured    (Misconfigured) a wrong key, an unknown model, no credit
+    ├── ProviderRefused          (Refused) the provider won't answer this request, e.g. too long a prompt
+    ├── ProviderRateLimited      (Unavailable) with `retry_after`
+    ├── ProviderUnavailable      (Unavailable) not reached, or an error of its own
+    ├── ProviderTimeout          (Unavailable) silent for longer than the alias allows
+    ├── ProviderTruncated        (Unavailable) the answer broke off; its text so far is kept
+    └── ProviderBadResponse      (Unavailable) bytes that are no answer
+WorkflowInvalid                  (Invalid) the message begins with the path to the fault: "steps[2].model: …"
+
+The texts are ours: a provider's own message may quote keys or prompts, so it never reaches a client.
+"""
+
+from kernel.errors import ChainError, Invalid, Misconfigured, Refused, Unavailable
+
+
+class ProviderError(ChainError):
+    code = "provider_error"
+    default_message = "The model's provider failed."
+
+
+class ProviderMisconfigured(ProviderError, Misconfigured):
+    code = "provider_misconfigured"
+    default_message = "The model's provider rejects the server's key or model name; its operator must mend that."
+
+
+class ProviderRefused(ProviderError, Refused):
+    code = "provider_refused"
+    default_message = "The model's provider refused this request; a shorter or a different message may pass."
+
+
+class ProviderRateLimited(ProviderError, Unavailable):
+    code = "provider_rate_limited"
+    default_message = "The model's provider has too many requests from us; try again shortly."
+
+
+class ProviderUnavailable(ProviderError, Unavailable):
+    code = "provider_unavailable"
+    default_message = "The model's provider can't be reached or failed; try again shortly."
+
+
+class ProviderTimeout(ProviderError, Unavailable):
+    code = "provider_timeout"
+    default_message = "The model's provider was silent for too long; try again shortly."
+
+
+class ProviderTruncated(ProviderError, Unavailable):
+    code = "provider_truncated"
+    default_message = "The model's provider broke its answer off; what came of it is kept."
+
+
+class ProviderBadResponse(ProviderError, Unavailable):
+    code = "provider_bad_response"
+    default_message = "The model's provider sent something that is no answer; try again shortly."
+
+
+class WorkflowInvalid(Invalid):
+    code = "workflow_invalid"
+    default_message = "The workflow is not valid."

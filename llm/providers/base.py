@@ -1,0 +1,61 @@
+"""What an adapter says about its provider, and what it gets from an alias."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kernel.conf import ModelAlias
+from kernel.errors import Misconfigured
+from llm.errors import ProviderError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from pydantic import BaseModel
+
+
+class ProviderConfig(dict[str, Any]):
+    """The one argument of a provider's factory: `model` and the alias's options, so that `Model(**config)` works.
+
+    An adapter that can map time bounds finds them in `bounds`. Retries are not its business: llm.model_call retries,
+    and only before the first token.
+    """
+
+    def __init__(self, alias: ModelAlias) -> None:
+        super().__init__({"model": alias.model, **alias.options})
+        self.bounds = alias
+
+    @property
+    def read_timeout(self) -> float:
+        """A backstop in seconds for clients that take one bound for each read; the exact bounds are kept by us."""
+        return max(self.bounds.first_token_timeout, self.bounds.between_tokens_timeout) + 5
+
+
+def _nothing_special(_: Exception) -> ProviderError | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatProvider:
+    """An adapter. A plain factory function is one too, with the defaults."""
+
+    build: Callable[[ProviderConfig], "BaseChatModel"]
+    #: Tells the SDK's own exceptions apart; None leaves it to llm.providers.failures.
+    explain: Callable[[Exception], ProviderError | None] = _nothing_special
+    #: A stream that ends without a finish reason was cut.
+    promises_finish_reason: bool = False
+
+    def __call__(self, config: dict[str, Any]) -> "BaseChatModel":
+        return self.build(config)  # type: ignore[arg-type]  # llm.aliases always passes a ProviderConfig
+
+
+def check_options(config: ProviderConfig, model_class: "type[BaseModel]") -> None:
+    """Raise Misconfigured for an option that the class does not know; LangChain would pass it on or drop it."""
+    known: set[str] = set()
+    for name, field in model_class.model_fields.items():
+        known |= {name, *([field.alias] if field.alias else [])}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise Misconfigured(
+            f"The LLM provider of model {config.bounds.model!r} has no option {unknown[0]!r};"
+            f" {model_class.__name__} takes: {', '.join(sorted(known))}."
+        )

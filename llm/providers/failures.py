@@ -1,0 +1,80 @@
+"""What an exception out of a provider's stream means, whichever SDK raised it.
+
+LangChain's integrations classify their SDK's errors with its `Model…Error` classes; HTTP status codes tell the rest.
+"""
+
+import email.utils
+import time
+from collections.abc import Mapping
+
+from langchain_core import exceptions as langchain
+
+from llm import errors
+from llm.errors import ProviderError
+
+_BY_CLASS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
+    (langchain.ModelAuthenticationError, errors.ProviderMisconfigured),
+    (langchain.ModelPermissionDeniedError, errors.ProviderMisconfigured),
+    (langchain.ModelNotFoundError, errors.ProviderMisconfigured),
+    (langchain.ModelInvalidRequestError, errors.ProviderRefused),
+    (langchain.ContextOverflowError, errors.ProviderRefused),
+    (langchain.ModelTimeoutError, errors.ProviderTimeout),
+    (langchain.ModelConnectionError, errors.ProviderUnavailable),
+    (langchain.ModelAPIError, errors.ProviderUnavailable),
+    (TimeoutError, errors.ProviderTimeout),
+    (OSError, errors.ProviderUnavailable),
+)
+#: Longer advice than this is a provider's mistake, not a time to wait.
+_LONGEST_RETRY_AFTER = 3600.0
+_DEFAULT_RETRY_AFTER = 2.0
+
+
+def explain(error: Exception) -> ProviderError:
+    """The typed failure. What nothing here knows (JSON, UTF-8 and shape errors among it) is a bad response."""
+    status = _status(error)
+    if status:
+        return from_status(status, advised_delay(error))
+    if isinstance(error, langchain.ModelRateLimitError):
+        return errors.ProviderRateLimited()
+    for known, meaning in _BY_CLASS:
+        if isinstance(error, known):
+            return meaning()
+    return errors.ProviderBadResponse()
+
+
+def from_status(status: int, delay: float | None) -> ProviderError:
+    """The failure that an HTTP status stands for; 529 is "overloaded" with some providers."""
+    if status in (401, 402, 403, 404) or status < 400:
+        return errors.ProviderMisconfigured()
+    if status == 429:
+        return errors.ProviderRateLimited(retry_after=delay or _DEFAULT_RETRY_AFTER)
+    if status in (408, 409, 425) or status >= 500:
+        return errors.ProviderUnavailable(retry_after=delay or _DEFAULT_RETRY_AFTER)
+    return errors.ProviderRefused()
+
+
+def advised_delay(error: Exception) -> float | None:
+    """Seconds from a Retry-After header (a number or an HTTP date), if the provider sent a usable one."""
+    value = _headers(error).get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
+
+
+def _status(error: Exception) -> int:
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "code"):
+            value = getattr(holder, name, None)
+            if isinstance(value, int) and 300 <= value < 600:
+                return value
+    return 0
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    return {str(name).lower(): str(value) for name, value in headers.items()} if headers else {}

@@ -1,0 +1,121 @@
+"""Names for the parts that teams plug in: providers, stores, memories, parsers, steps, validators.
+
+An entry is an object or a "module:name" string that is imported on first use, so that naming a provider at start-up
+imports no AI library. The public face is django_chain.providers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from kernel.conf import config
+from kernel.errors import Misconfigured
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[T]):
+    target: T | str
+    extra: str = ""
+
+
+class Registry(Generic[T]):
+    """Name → `T`. `noun` is what messages call an entry; `setting` gives more "module:name" entries, read late."""
+
+    def __init__(self, noun: str, *, setting: Callable[[], Mapping[str, str]] = dict) -> None:
+        self._noun = noun
+        self._setting = setting
+        self._entries: dict[str, _Entry[T]] = {}
+
+    def add(self, name: str, target: T | str, *, extra: str = "") -> None:
+        """Give `target` a name. `extra` is the optional dependency that it needs, as in `django-chain[extra]`.
+
+        Raises Misconfigured if another object has the name. The same object may come twice: by its string and by its
+        decorator, or after a reload.
+        """
+        known = self._entries.get(name)
+        if known is not None and _place(known.target) != _place(target):
+            raise Misconfigured(
+                f"The {self._noun} {name!r} is already registered as {_place(known.target)};"
+                f" {_place(target)} needs another name."
+            )
+        self._entries[name] = _Entry(target, extra or (known.extra if known else ""))
+
+    def register(self, name: str, *, extra: str = "") -> Callable[[F], F]:
+        """`add` as a decorator."""
+
+        def decorate(target: F) -> F:
+            self.add(name, target, extra=extra)  # type: ignore[arg-type]  # a decorator can't know T
+            return target
+
+        return decorate
+
+    def remove(self, name: str) -> None:
+        """Forget a name, so that a test can leave the registry as it was."""
+        self._entries.pop(name, None)
+
+    def names(self) -> list[str]:
+        return sorted({*self._entries, *self._setting()})
+
+    def get(self, name: str) -> T:
+        """The object of this name, imported if need be.
+
+        Raises Misconfigured that names the known ones, the missing package with its extra, or the wrong import path.
+        """
+        entry = self._entries.get(name)
+        if entry is None and name in self._setting():
+            entry = _Entry(self._setting()[name])
+        if entry is None:
+            known = ", ".join(self.names()) or "none"
+            raise Misconfigured(f"There is no {self._noun} {name!r}; known: {known}.")
+        if isinstance(entry.target, str):
+            loaded: T = self._load(name, entry.target, entry.extra)
+            self._entries[name] = _Entry(loaded, entry.extra)
+            return loaded
+        return entry.target
+
+    def _load(self, name: str, path: str, extra: str) -> T:
+        module, _, attribute = path.partition(":")
+        what = f"The {self._noun} {name!r}"
+        try:
+            loaded: T = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+                raise Misconfigured(f"{what} is at {path!r}, but there is no module {error.name!r}.") from error
+            fix = f'pip install "django-chain[{extra}]"' if extra else f"install the package of {error.name!r}"
+            raise Misconfigured(f"{what} needs {error.name!r}, which is not installed: {fix}.") from error
+        except AttributeError as error:
+            raise Misconfigured(f"{what} is at {path!r}, but {module!r} has no {attribute!r}.") from error
+        return loaded
+
+
+def _place(target: object) -> str:
+    """Where an object lives, in the form of the strings: equal places are the same entry."""
+    if isinstance(target, str):
+        return target
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    return f"{module}:{name}" if module and name and "<" not in name else f"{target!r} at {id(target):#x}"
+
+
+Factory = Callable[[dict[str, Any]], Any]
+
+llm_providers: Registry[Factory] = Registry("LLM provider", setting=lambda: config().llm.providers)
+embedding_providers: Registry[Factory] = Registry("embedding provider")
+vector_stores: Registry[Factory] = Registry("vector store")
+memories: Registry[Factory] = Registry("memory kind")
+memory_stores: Registry[Factory] = Registry("memory store")
+parsers: Registry[Factory] = Registry("parser")
+workflow_steps: Registry[Factory] = Registry("workflow step")
+validators: Registry[Factory] = Registry("validator")
+
+llm_providers.add("openai", "llm.providers.openai:provider")
+llm_providers.add("google", "llm.providers.google:provider", extra="google")
+llm_providers.add("huggingface", "llm.providers.huggingface:provider", extra="huggingface")
+llm_providers.add("fake", "llm.providers.fake:provider")
+parsers.add("str", "llm.parsers:StrParser")
+workflow_steps.add("prompt", "llm.steps.prompt:PromptStep")
+workflow_steps.add("llm", "llm.steps.llm:LlmStep")
+workflow_steps.add("parser", "llm.steps.parser:ParserStep")

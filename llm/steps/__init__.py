@@ -1,0 +1,1 @@
+"""The workflow steps of this layer; others are registered by the layers above."""

@@ -1,0 +1,44 @@
+"""The built-in kinds of memory: which rows are asked for, and what is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kernel.conf import config as settings
+from memory.protocol import Store
+from memory.windows import buffer, window
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """The whole conversation, up to MEMORY.MAX_MESSAGES: no prompt grows without end."""
+
+    limit: int
+
+    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:  # noqa: ARG002  the kinds that search the past need it
+        # One more than is kept: so that a longer conversation is told from one that just fits.
+        return buffer(await store.aget_messages(limit=self.limit + 1, before_order=before_order), limit=self.limit)
+
+
+@dataclass(frozen=True)
+class BufferWindow:
+    """The last messages."""
+
+    limit: int
+
+    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:  # noqa: ARG002  as above
+        return window(await store.aget_messages(limit=self.limit, before_order=before_order), limit=self.limit)
+
+
+def create_buffer(config: dict[str, Any]) -> Buffer:  # noqa: ARG001  a factory's shape; a buffer has no options
+    return Buffer(limit=settings().memory.max_messages)
+
+
+def create_buffer_window(config: dict[str, Any]) -> BufferWindow:
+    """`k` (or `window`): how many messages; MEMORY.WINDOW without it."""
+    asked = config.get("k") or config.get("window") or settings().memory.window
+    return BufferWindow(limit=min(asked, settings().memory.max_messages))

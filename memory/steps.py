@@ -1,0 +1,65 @@
+"""The `memory` step of a workflow: what was said before the question, as `history`."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from kernel.conf import config as settings
+from llm.events import Event
+from llm.registry import Registry, memories, memory_stores
+from llm.state import WorkflowState
+from llm.steps.base import Step
+from memory.exchange import open_store
+from memory.protocol import Memory
+
+
+class MemoryStep(Step):
+    """`kind` and `store` by name, MEMORY's without them; `k` or `window`: how many messages a window keeps."""
+
+    type: Literal["memory"] = "memory"
+    kind: str | None = Field(default=None, validate_default=True)
+    store: str | None = Field(default=None, validate_default=True)
+    k: int | None = Field(default=None, ge=1)
+    window: int | None = Field(default=None, ge=1)
+    #: What a registered kind of your own takes.
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, name: str | None) -> str | None:
+        _check(name or settings().memory.kind, memories)
+        return name
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, name: str | None) -> str | None:
+        _check(name or settings().memory.store, memory_stores)
+        return name
+
+    @field_validator("window")
+    @classmethod
+    def _one_size(cls, window: int | None, info: ValidationInfo) -> int | None:
+        if window and info.data.get("k"):
+            raise ValueError("the same as 'k'; give one of them")
+        return window
+
+    async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
+        inputs = state.inputs
+        if inputs.session_id is not None:
+            store = open_store(self.store or settings().memory.store, inputs.session_id)
+            state.history = await self._memory().recall(
+                store, question=state.question, before_order=inputs.before_order
+            )
+        return
+        yield  # makes this an async generator; the step has nothing to show
+
+    def _memory(self) -> Memory:
+        given = {name: value for name in ("k", "window") if (value := getattr(self, name)) is not None}
+        made: Memory = memories.get(self.kind or settings().memory.kind)({**given, **self.options})
+        return made
+
+
+def _check(name: str, known: Registry[Any]) -> None:
+    if name not in known.names():
+        raise ValueError(f"there is no {name!r}; known: {', '.join(known.names())}")

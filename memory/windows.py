@@ -1,0 +1,24 @@
+"""What a window keeps of a conversation: pure functions over the list, whatever the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import dropwhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+
+def buffer(messages: Sequence[BaseMessage], *, limit: int) -> list[BaseMessage]:
+    """Everything; of a conversation longer than `limit`, the last `limit` from a human turn on."""
+    return list(messages) if len(messages) <= limit else window(messages, limit=limit)
+
+
+def window(messages: Sequence[BaseMessage], *, limit: int) -> list[BaseMessage]:
+    """The last `limit` messages, from the first human turn among them on.
+
+    Chat templates of many models refuse a conversation that opens with an answer, so fewer may be kept.
+    """
+    kept = messages[-limit:] if limit > 0 else []
+    return list(dropwhile(lambda each: each.type != "human", kept))

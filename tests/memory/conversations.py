@@ -1,0 +1,81 @@
+"""A conversation for tests of memory: it writes ChatHistory as chat does, and tells memory as chat does."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+
+from chat.models import ChatHistory, ChatSession
+from kernel import database
+from memory.exchange import Said, open_store, remember
+from memory.truth import last_rows
+
+_names = count()
+
+
+class Conversation:
+    def __init__(self, session_id: UUID, workspace_id: UUID) -> None:
+        self.session_id = session_id
+        self.workspace_id = workspace_id
+        self.orders = 0
+
+    @classmethod
+    async def begin(cls) -> Conversation:
+        session = await database.run(_session)
+        return cls(session.id, session.workspace_id)
+
+    @property
+    def next_order(self) -> int:
+        """The place of the question that comes next."""
+        return self.orders + 1
+
+    async def say(self, question: str, answer: str = "", *, status: str = "complete", store: str = "") -> list[Said]:
+        """A whole turn; with `store` memory is told to write it through there."""
+        said = [
+            Said(order=self.orders + 1, role="USER", content=question),
+            Said(order=self.orders + 2, role="ASSISTANT", content=answer, status=status),
+        ]
+        self.orders += 2
+        await database.run(self._write, said)
+        if store:
+            await self.tell(said, store)
+        return said
+
+    async def tell(self, said: list[Said], store: str) -> None:
+        await remember(self.session_id, said, definition=[{"type": "memory", "store": store}])
+
+    async def recall(self, store: str, *, limit: int = 20, before_order: int | None = None) -> list[str]:
+        messages = await open_store(store, self.session_id).aget_messages(
+            limit=limit, before_order=before_order or self.next_order
+        )
+        return [f"{'Q' if message.type == 'human' else 'A'}: {message.text}" for message in messages]
+
+    async def truth(self, *, limit: int = 20, before_order: int | None = None) -> list[str]:
+        rows = await database.run(last_rows, self.session_id, limit=limit, before_order=before_order or self.next_order)
+        return [f"{'Q' if row.role == 'USER' else 'A'}: {row.content}" for row in rows]
+
+    async def change(self, order: int, **values: Any) -> None:
+        """Change a row behind memory's back."""
+        rows = ChatHistory.objects.filter(session_id=self.session_id, order=order)
+        await database.run(lambda: rows.update(**values))
+
+    def _write(self, said: list[Said]) -> None:
+        for each in said:
+            ChatHistory.objects.create(
+                workspace_id=self.workspace_id,
+                session_id=self.session_id,
+                role=each.role,
+                content=each.content,
+                status=each.status,
+                order=each.order,
+                seq=each.order,
+                accepted_seq=each.order,
+            )
+
+
+def _session() -> ChatSession:
+    user = get_user_model().objects.create_user(f"talker-{next(_names)}")
+    return ChatSession.objects.create(user=user, workspace=user.personal_workspace)

@@ -1,0 +1,182 @@
+"""The redis store against the truth while Redis loses, repeats, keeps or refuses what it is given."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from django.conf import settings as django_settings
+
+from kernel import redis
+from kernel.conf import config
+from kernel.errors import StoreUnavailable
+from memory.exchange import Said, forget, open_store
+from tests.memory.conversations import Conversation
+
+pytestmark = pytest.mark.django_db(transaction=True)
+IN_REDIS = [{"type": "memory", "store": "redis"}]
+
+
+@pytest.fixture
+async def talk(redis_url: str) -> AsyncIterator[Conversation]:
+    conversation = await Conversation.begin()
+    await conversation.recall("redis")
+    for number in range(4):
+        await conversation.say(f"q{number}", f"a{number}", store="redis")
+    yield conversation
+    await redis.close()
+
+
+@pytest.fixture
+async def without_redis(settings):
+    """Redis as this process sees it is gone."""
+    url = config().redis.url
+
+    async def reach(address: str) -> None:
+        await redis.close()
+        given = django_settings.DJANGO_CHAIN
+        settings.DJANGO_CHAIN = given | {"REDIS": given["REDIS"] | {"URL": address, "TIMEOUT": 0.2}}
+
+    class Switch:
+        async def off(self) -> None:
+            await reach("redis://127.0.0.1:9/0")
+
+        async def on(self) -> None:
+            await reach(url)
+
+    return Switch()
+
+
+def tail_key(talk: Conversation) -> str:
+    return redis.key("memory", f"{{{talk.session_id}}}", "tail")
+
+
+async def served_from_redis(talk: Conversation) -> bool:
+    """Whether the next reader is served by the tail: a row changed behind its back doesn't show."""
+    await talk.change(1, content="changed behind its back")
+    return "Q: changed behind its back" not in await talk.recall("redis")
+
+
+async def test_a_tail_that_fits_is_served_without_the_database(talk):
+    assert await talk.recall("redis") == await talk.truth()
+    assert await served_from_redis(talk)
+
+
+async def test_redis_flushed_mid_conversation_is_rebuilt(talk):
+    await redis.client().flushdb()
+    assert await talk.recall("redis") == await talk.truth()
+    assert await redis.client().exists(tail_key(talk))
+    await talk.say("after?", "still there", store="redis")
+    assert await talk.recall("redis") == await talk.truth()
+    assert await served_from_redis(talk)
+
+
+async def test_a_turn_that_was_never_written_through_is_noticed(talk):
+    await talk.say("lost?", "lost")
+    assert await talk.recall("redis") == await talk.truth()
+    await talk.say("lost again?", "lost")
+    await talk.say("after?", "kept", store="redis")
+    assert await talk.recall("redis") == await talk.truth()
+
+
+async def test_a_turn_that_was_written_through_twice_is_noticed(talk):
+    await talk.tell(await talk.say("twice?", "yes", store="redis"), "redis")
+    assert await talk.recall("redis") == await talk.truth()
+
+
+async def test_an_old_tail_that_comes_back_is_noticed(talk):
+    snapshot = await redis.client().dump(tail_key(talk))
+    await talk.say("newer?", "yes", store="redis")
+    await redis.client().restore(tail_key(talk), 0, snapshot, replace=True)
+    assert await talk.recall("redis") == await talk.truth()
+
+
+async def test_a_longer_view_than_the_tail_holds_comes_from_the_database(talk):
+    await redis.client().delete(tail_key(talk))
+    await talk.recall("redis", limit=2)
+    assert await talk.recall("redis", limit=7) == await talk.truth(limit=7)
+
+
+@pytest.mark.parametrize("garbage", [b"not json", b"{}", b'[1,2,"USER","x"]'])
+async def test_a_damaged_tail_is_rebuilt(talk, garbage):
+    await redis.client().rpush(tail_key(talk), garbage)
+    assert await talk.recall("redis") == await talk.truth()
+    assert await served_from_redis(talk)
+
+
+async def test_a_key_of_another_type_is_no_tail(talk):
+    await redis.client().set(tail_key(talk), "x")
+    assert await talk.recall("redis") == await talk.truth()
+
+
+async def test_without_redis_the_database_is_read_and_later_the_tail_catches_up(talk, without_redis):
+    await without_redis.off()
+    assert await talk.recall("redis") == await talk.truth()
+    await talk.say("while it was away?", "kept", store="redis")
+    assert await talk.recall("redis") == await talk.truth()
+    await without_redis.on()
+    assert await talk.recall("redis") == await talk.truth()
+    assert await served_from_redis(talk)
+
+
+async def test_forgetting_that_could_not_reach_redis_says_so(talk, without_redis):
+    await without_redis.off()
+    with pytest.raises(StoreUnavailable):
+        await forget(talk.session_id, definition=IN_REDIS)
+
+
+async def test_a_deleted_message_is_gone_after_forgetting(talk):
+    await talk.change(3, is_deleted=True)
+    await forget(talk.session_id, definition=IN_REDIS)
+    assert "Q: q1" not in await talk.recall("redis")
+
+
+async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
+    await redis.client().delete(tail_key(talk))
+    store = open_store("redis", talk.session_id)
+    replace = store._replace
+
+    async def overtaken(*arguments):
+        await talk.change(3, is_deleted=True)
+        await forget(talk.session_id, definition=IN_REDIS)
+        await replace(*arguments)
+
+    monkeypatch.setattr(store, "_replace", overtaken)
+    await store.aget_messages(limit=20, before_order=talk.next_order)
+    assert not await redis.client().exists(tail_key(talk))
+
+
+async def test_no_tail_is_kept_while_an_earlier_answer_is_under_way(talk):
+    await talk.change(8, status="pending", content="")
+    await redis.client().delete(tail_key(talk))
+    assert await talk.recall("redis") == await talk.truth()
+    await talk.change(8, status="complete", content="a3, at last")
+    assert (await talk.recall("redis"))[-1] == "A: a3, at last"
+
+
+async def test_a_tail_is_bounded_and_expires(talk, settings):
+    given = django_settings.DJANGO_CHAIN
+    settings.DJANGO_CHAIN = given | {"MEMORY": {"MAX_MESSAGES": 4, "REDIS_TTL": 100}}
+    for number in range(10):
+        await talk.say(f"more{number}", "a", store="redis")
+    assert await redis.client().llen(tail_key(talk)) <= 10
+    assert 0 < await redis.client().ttl(tail_key(talk)) <= 100
+    assert await talk.recall("redis", limit=4) == await talk.truth(limit=4)
+
+
+async def test_many_readers_and_a_writer_at_once_agree_with_the_database(talk):
+    async def read(before: int) -> None:
+        assert await talk.recall("redis", before_order=before) == await talk.truth(before_order=before)
+
+    for number in range(5):
+        before = talk.next_order
+        said = await talk.say(f"busy{number}", "a")
+        await asyncio.gather(talk.tell(said, "redis"), *(read(before) for _ in range(4)))
+        await read(talk.next_order)
+
+
+async def test_an_answer_without_a_conversation_tail_starts_none(redis_url):
+    talk = await Conversation.begin()
+    said = [Said(order=1, role="USER", content="q"), Said(order=2, role="ASSISTANT", content="a")]
+    await talk.tell(said, "redis")
+    assert not await redis.client().exists(tail_key(talk))
+    await redis.close()

@@ -1,0 +1,115 @@
+"""The configured embedding model, called from async code: in batches, off the event loop, queries remembered."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from kernel.conf import Embeddings
+from kernel.conf import config as settings
+from kernel.errors import ChainError, Misconfigured
+from llm.registry import embedding_providers
+
+Vector = list[float]
+
+#: Query vectors kept by each process; people repeat and regenerate questions.
+QUERY_CACHE = 1024
+
+
+class Embedder:
+    """Vectors of one model. `model` names it with its provider, as collections store it."""
+
+    def __init__(self, options: Embeddings) -> None:
+        self.model = f"{options.provider}:{options.model}"
+        self.dimension = options.dimension
+        self._options = options
+        self._queries: OrderedDict[bytes, Vector] = OrderedDict()
+        self._backends: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    async def documents(self, texts: Sequence[str]) -> list[Vector]:
+        """One vector a text, in order."""
+        size = self._options.batch_size
+        vectors: list[Vector] = []
+        for start in range(0, len(texts), size):
+            vectors += await self._embed(list(texts[start : start + size]))
+        return vectors
+
+    async def query(self, text: str) -> Vector:
+        """The vector to search with."""
+        key = sha256(text.encode(errors="surrogatepass")).digest()
+        if key in self._queries:
+            self._queries.move_to_end(key)
+            return self._queries[key]
+        vector = (await self._embed([text], query=True))[0]
+        self._queries[key] = vector
+        if len(self._queries) > QUERY_CACHE:
+            self._queries.popitem(last=False)
+        return vector
+
+    async def _embed(self, texts: list[str], *, query: bool = False) -> list[Vector]:
+        try:
+            backend = await self._backend()
+            vectors = await _call(backend, texts, query=query)
+        except ChainError:
+            raise
+        except Exception as error:
+            # Imports LangChain, so only when a provider has failed.
+            from llm.providers.failures import explain  # noqa: PLC0415
+
+            raise explain(error) from error
+        self._check(texts, vectors)
+        return vectors
+
+    async def _backend(self) -> Any:
+        """One for each event loop: a remote provider's HTTP client belongs to the loop that opened it."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._backends:
+            # The import may take a second. The factory itself is quick, and asks for this loop's HTTP client.
+            factory = await loop.run_in_executor(_thread(), embedding_providers.get, self._options.provider)
+            options = {"model": self._options.model, "dimension": self.dimension, **self._options.options}
+            self._backends[loop] = factory(options)
+        return self._backends[loop]
+
+    def _check(self, texts: list[str], vectors: list[Vector]) -> None:
+        wrong = next((len(vector) for vector in vectors if len(vector) != self.dimension), None)
+        if wrong is not None:
+            raise Misconfigured(
+                f"The embedding model {self.model} gives vectors of dimension {wrong}, but EMBEDDINGS['DIMENSION'] is"
+                f" {self.dimension}; set it to {wrong}."
+            )
+        if len(vectors) != len(texts):
+            raise Misconfigured(f"The embedding model {self.model} gave {len(vectors)} vectors for {len(texts)} texts.")
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    """One thread: local models use every core by themselves, and a query should not wait behind two bulk batches."""
+    return ThreadPoolExecutor(1, thread_name_prefix="chain-embed")
+
+
+async def _call(backend: Any, texts: list[str], *, query: bool) -> list[Vector]:
+    """LangChain's Embeddings interface: its async methods where a provider has them, else our thread."""
+    name, argument = ("embed_query", texts[0]) if query else ("embed_documents", texts)
+    native = getattr(backend, f"a{name}", None)
+    if native is not None:
+        made = await native(argument)
+    else:
+        made = await asyncio.get_running_loop().run_in_executor(_thread(), getattr(backend, name), argument)
+    vectors: list[Vector] = [made] if query else made
+    return vectors
+
+
+@cache
+def _shared(options_key: bytes) -> Embedder:  # noqa: ARG001  the key is what makes it shared
+    return Embedder(settings().embeddings)
+
+
+def embedder() -> Embedder:
+    """This process's Embedder for the EMBEDDINGS setting."""
+    return _shared(msgspec.json.encode(settings().embeddings))

@@ -1,0 +1,148 @@
+"""`manage.py ingest PATH…`: index files, folders and globs in a workspace."""
+
+import glob
+import os
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from accounts.models import Workspace
+from kernel import database
+from kernel.conf import config as settings
+from kernel.errors import ChainError
+from kernel.text import storable
+from vectorstore import files
+from vectorstore.errors import NotText
+from vectorstore.manager import VectorStoreManager
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to index; `named`: the caller asked for this very file, so not being able to is a failure."""
+
+    path: Path
+    named: bool
+
+
+class Command(BaseCommand):
+    help = "Index text and Markdown files, so that answers can cite them."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder (with all below it) or a glob")
+        whose = parser.add_mutually_exclusive_group()
+        whose.add_argument("--user", metavar="NAME", help="into this person's own workspace")
+        whose.add_argument("--workspace", metavar="ID", help="into this workspace")
+        parser.add_argument("--collection", metavar="NAME", help="the collection (default: %(default)s)")
+        parser.set_defaults(collection=settings().vector_store.default_collection)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        found = [each for path in options["paths"] for each in _expanded(path)]
+        # A file may be reached twice, by its folder and by its name.
+        unique = {each.path.resolve(): each for each in sorted(found, key=lambda each: each.named)}
+        try:
+            outcomes = async_to_sync(self._ingest)(list(unique.values()), options)
+        except ChainError as error:
+            raise CommandError(error.message) from error
+        self.stdout.write(_summary(outcomes))
+        if outcomes["failed"]:
+            raise CommandError(f"{outcomes['failed']} of {len(unique)} files could not be indexed.")
+
+    async def _ingest(self, found: Sequence[Found], options: dict[str, Any]) -> Counter[str]:
+        workspace = await database.run(_workspace, options["user"], options["workspace"])
+        manager = VectorStoreManager(workspace.id)
+        await manager.collection(options["collection"])
+        outcomes: Counter[str] = Counter()
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("Indexing", total=len(found))
+            for each in found:
+                outcome, reason = await _one(manager, each, options["collection"])
+                outcomes[outcome] += 1
+                if reason:
+                    self.stderr.write(f"{outcome}: {reason}")
+                progress.advance(task)
+        return outcomes
+
+
+async def _one(manager: VectorStoreManager, found: Found, collection: str) -> tuple[str, str]:
+    """What became of the file, and why if it isn't indexed."""
+    source = _source(found.path)
+    try:
+        document = files.read(found.path, source=source, max_bytes=settings().vector_store.max_document_bytes)
+        (result,) = await manager.ingest([document], collection=collection)
+    except NotText as error:
+        # Folders hold pictures too; only a file that was asked for by name must be a text.
+        return ("failed" if found.named else "skipped"), error.message
+    except ChainError as error:
+        return "failed", error.message if source in error.message else f"{source}: {error.message}"
+    return result.outcome, result.reason and f"{source}: {result.reason}"
+
+
+def _expanded(pattern: str) -> Iterator[Found]:
+    """The files that an argument stands for. Raises CommandError if it stands for none."""
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        yield from _below(path)
+    elif os.path.lexists(path):
+        yield Found(path, named=True)
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207  absolute patterns too
+        if not matches:
+            raise CommandError(f"There is no file or folder {pattern!r}.")
+        for match in map(Path, matches):
+            yield from _below(match) if match.is_dir() else [Found(match, named=False)]
+
+
+def _below(folder: Path) -> Iterator[Found]:
+    """Every file below a folder in a stable order, but hidden ones; links to folders are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Found(Path(place, name), named=False) for name in sorted(names) if not name.startswith("."))
+
+
+def _source(path: Path) -> str:
+    """A file's identity: its path from here, or its whole path if it lies elsewhere."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links and lose the name that people know
+    here = Path.cwd()
+    return storable(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
+
+
+def _workspace(user: str | None, workspace: str | None) -> Workspace:
+    """The workspace to index into. Raises CommandError that says how to name one."""
+    if workspace is not None:
+        return _by_id(workspace)
+    users = get_user_model().objects
+    people = users.filter(**{get_user_model().USERNAME_FIELD: user}) if user is not None else users.all()
+    count = people.count()
+    if user is not None and not count:
+        raise CommandError(f"There is no user {user!r}.")
+    if count != 1:
+        fix = "name one with --user NAME or --workspace ID" if count else "make one with `manage.py createsuperuser`"
+        raise CommandError(f"There are {count} users, so whose documents these are is not clear: {fix}.")
+    found = Workspace.objects.filter(personal_of=people.get()).first()
+    if found is None:
+        raise CommandError(f"{people.get()} has no personal workspace: name one with --workspace ID.")
+    return found
+
+
+def _by_id(text: str) -> Workspace:
+    try:
+        return Workspace.objects.get(id=UUID(text))
+    except (ValueError, Workspace.DoesNotExist) as error:
+        raise CommandError(f"There is no workspace {text!r}.") from error
+
+
+def _summary(outcomes: Counter[str]) -> str:
+    names = [name for name in ("added", "updated", "unchanged", "skipped", "failed") if outcomes[name]]
+    return ", ".join(f"{outcomes[name]} {name}" for name in names) or "No files found."
