@@ -4,6 +4,7 @@ Signed with SECRET_KEY and bound to the user's session hash: a changed password,
 ends every token. They travel in `hello` and in the Authorization header, never in a URL.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -26,7 +27,7 @@ def mint(user: AbstractBaseUser) -> str:
 def user_of(token: str) -> AbstractBaseUser:
     """The active user a token was minted for. Raises NotAuthenticated."""
     try:
-        claims: Any = signing.loads(token, salt=_SALT, max_age=config().chat.token_lifetime)
+        claims: Any = signing.loads(token, salt=_SALT, max_age=timedelta(seconds=config().chat.token_lifetime))
     except signing.BadSignature as error:
         raise NotAuthenticated(_REFUSED) from error
     user = get_user_model()._default_manager.filter(pk=claims["u"], is_active=True).first()

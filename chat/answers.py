@@ -1,4 +1,5 @@
-"""The answer to a message as a stream of events, pure of transport: the socket, the tests and other protocols read the same.
+"""The answer to a message as a stream of events, pure of transport: the socket, the tests and other protocols read
+the same.
 
 recall memory → run the session's workflow (retrieve, prompt, model, parse …) → events.
 """

@@ -1,10 +1,11 @@
 """REST for sessions, history and tokens: `/api/v1/…`, described at `/api/v1/docs`.
 
-A view turns a request into one unit of database work and its result into JSON; rules live in chat.turns and chat.replay.
+A view turns a request into one unit of database work and its result into JSON; rules live in chat.turns and
+chat.replay.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -22,6 +23,7 @@ from kernel.conf import config
 from kernel.errors import Invalid
 
 router = Router(tags=["chat"])
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class SessionIn(Schema):
@@ -87,7 +89,7 @@ def caller_of(request: HttpRequest) -> Caller:
 
 @router.get("/sessions", response=SessionPage, summary="The caller's sessions, the last used first")
 async def list_sessions(
-    request: HttpRequest, limit: int = Query(30, ge=1, le=100), cursor: str | None = Query(None, max_length=100)
+    request: HttpRequest, limit: Limit = 30, cursor: Annotated[str | None, Query(max_length=100)] = None
 ) -> dict[str, Any]:
     sessions, following = await database.run(_sessions, caller_of(request), limit=limit, cursor=cursor)
     return {"sessions": sessions, "next": following}
@@ -95,9 +97,7 @@ async def list_sessions(
 
 @router.post("/sessions", response={201: SessionOut}, summary="Create a session")
 async def create_session(request: HttpRequest, body: SessionIn) -> Status[ChatSession]:
-    made = await database.run(
-        turns.create_session, caller_of(request), workspace_id=body.workspace, title=body.title
-    )
+    made = await database.run(turns.create_session, caller_of(request), workspace_id=body.workspace, title=body.title)
     return Status(201, made)
 
 
@@ -108,7 +108,7 @@ async def get_session(request: HttpRequest, session_id: UUID) -> ChatSession:
 
 @router.get("/sessions/{uuid:session_id}/messages", response=HistoryPage, summary="A page of a session's history")
 async def list_messages(
-    request: HttpRequest, session_id: UUID, before: int | None = Query(None, ge=0), limit: int = Query(50, ge=1, le=100)
+    request: HttpRequest, session_id: UUID, before: Annotated[int | None, Query(ge=0)] = None, limit: Limit = 50
 ) -> dict[str, Any]:
     rows, more = await database.run(replay.history, caller_of(request), session_id, before=before, limit=limit)
     return {"messages": [msgspec.to_builtins(wire.message_of(row)) for row in rows], "has_more": more}

@@ -118,7 +118,7 @@ class Connection:
             logger.error("action=writer_failed", exc_info=error)
 
     def _spawn(self, work: "Awaitable[None]") -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]  # always a coroutine
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -188,16 +188,16 @@ class Connection:
                     " or send a token.",
                     code="origin_not_allowed",
                 )
-            self._caller, session = await database.run(replay.enter, self.credentials, _uuid(self._wanted))
+            caller, session = await database.run(replay.enter, self.credentials, _uuid(self._wanted))
         except ChainError as error:
             await self.refuse(error, _close_code(error))
             return
-        self.session_id = session.id
+        self._caller, self.session_id = caller, session.id
         await self._runtime.hub.join(session.id, self.outbox)
         self._reply(
             protocol.Welcome(
                 session=protocol.SessionInfo(id=session.id, title=session.title),
-                you=protocol.You(id=str(self._caller.user_id), name=self._caller.name),
+                you=protocol.You(id=str(caller.user_id), name=caller.name),
                 seq=session.seq,
                 epoch=self._runtime.hub.epoch,
                 limits=protocol.Limits(

@@ -14,7 +14,7 @@ from chat.runtime import Runtime
 from kernel.conf import config
 
 
-class ChatConsumer(AsyncConsumer):
+class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels ships no types
     """A socket at `/ws/chat/<session_id>/`."""
 
     # No layer channel: with one, losing Redis would end every socket, and the hub carries our events.
@@ -66,5 +66,3 @@ def origin_allowed(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool
         return origin in allowed
     scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
     return origin == f"{scheme}://{headers.get('host', '')}"
-
-

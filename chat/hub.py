@@ -1,7 +1,8 @@
 """What links a process's sockets to what happens in their sessions, here and in other processes.
 
-One subscription connection serves all sockets of the process, and events are delivered to them in-process. Redis may lose
-an event or be away: sockets stay open, and whatever doesn't fit or stays silent is read again from where it is kept.
+One subscription connection serves all sockets of the process, and events are delivered to them in-process. Redis may
+lose an event or be away: sockets stay open, and whatever doesn't fit or stays silent is read again from where it is
+kept.
 """
 
 import asyncio
@@ -105,7 +106,7 @@ class Hub:
             async with asyncio.timeout(config().redis.timeout):
                 pipe = redis.client().pipeline(transaction=False)
                 for live in lives:
-                    pipe.publish(channel, wire.pack(self.sender, live))  # type: ignore[arg-type]  # takes bytes too
+                    pipe.publish(channel, wire.pack(self.sender, live))
                 await pipe.execute()
 
     def others_watch(self, session_id: UUID, receivers: int) -> bool:
@@ -116,7 +117,7 @@ class Hub:
         """Tell every process something; best effort (each has a slower way to find out)."""
         with suppress(*_AWAY):
             async with asyncio.timeout(config().redis.timeout):
-                await redis.client().publish(self._control, self.sender + json.dumps(what).encode())  # type: ignore[arg-type]
+                await redis.client().publish(self._control, self.sender + json.dumps(what).encode())
 
     def _on_control(self, payload: bytes) -> None:
         try:
@@ -215,7 +216,7 @@ class Hub:
         key = redis.key("epoch")
         client = redis.client()
         async with asyncio.timeout(config().redis.timeout):
-            epoch = await client.set(key, token_hex(4), nx=True, get=True) or await client.get(key)
+            epoch: Any = await client.set(key, token_hex(4), nx=True, get=True) or await client.get(key)
         name = epoch.decode() if epoch else ""
         if self.epoch and name != self.epoch:
             logger.warning("action=store_emptied epoch=%s", name)

@@ -1,7 +1,7 @@
 """Conversations as rows. PostgreSQL is the truth: whatever was acknowledged stands here.
 
-`seq` counts the durable events of a session. Every event stamps the row that it changed, so "what changed since N" is one
-indexed query. `order` is a message's place in its session and never changes.
+`seq` counts the durable events of a session. Every event stamps the row that it changed, so "what changed since N" is
+one indexed query. `order` is a message's place in its session and never changes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ChatSession(WorkspaceRow):
     seq = models.PositiveBigIntegerField(default=0)
     last_order = models.PositiveIntegerField(default=0)
 
-    objects = ChatSessionQuerySet.as_manager()
+    objects = ChatSessionQuerySet.as_manager()  # type: ignore[misc]  # narrower than the base's, by design
 
     class Meta:
         indexes = [models.Index(fields=["user", "-updated_at", "-id"], name="chatsession_recent")]
@@ -116,9 +116,7 @@ class Run(WorkspaceRow):
 
     class Meta:
         indexes = [
-            models.Index(
-                fields=["lease_expires_at"], condition=models.Q(status="pending"), name="run_open_by_lease"
-            ),
+            models.Index(fields=["lease_expires_at"], condition=models.Q(status="pending"), name="run_open_by_lease"),
             models.Index(fields=["session", "id"], condition=models.Q(status="pending"), name="run_open_by_session"),
             models.Index(fields=["owner"], condition=models.Q(status="pending"), name="run_open_by_owner"),
         ]

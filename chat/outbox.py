@@ -1,8 +1,8 @@
 """One socket's way out: a writer task that awaits each send, and knows what it has sent.
 
-Live events wait here in a small bounded queue. A socket that can't keep up loses the queue, not the content: it is marked
-as behind, and when it can be written to again it reads the rows and the text that it misses from where it left off. Joining,
-resuming and repairing are this same step.
+Live events wait here in a small bounded queue. A socket that can't keep up loses the queue, not the content: it is
+marked as behind, and when it can be written to again it reads the rows and the text that it misses from where it left
+off. Joining, resuming and repairing are this same step.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from chat.wire import Kind, Live
 from kernel import database
 from kernel.conf import config
 from kernel.errors import ChainError, StoreUnavailable
+
 
 @dataclass(slots=True)
 class StreamCursor:
@@ -289,5 +290,3 @@ class Outbox:
         self._event_bytes = 0
         self.cursors.clear()
         self.seq = 0
-
-

@@ -6,7 +6,7 @@ also the reference that client authors read.
 
 import json
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -50,7 +50,7 @@ class Command(Struct, forbid_unknown_fields=True, tag_field="type", frozen=True)
     """A frame from the client."""
 
 
-class Hello(Command, tag="hello"):
+class Hello(Command, tag="hello", frozen=True):
     """Where I left off: the last `seq`, and for each unfinished answer the `end` of its last delta. New: 0 and {}.
 
     `token` is for clients without a cookie. Answered by `welcome`, then what was missed, then live.
@@ -61,21 +61,21 @@ class Hello(Command, tag="hello"):
     token: str | None = None
 
 
-class MessageSend(Command, tag="message.send"):
+class MessageSend(Command, tag="message.send", frozen=True):
     """A new message. `id` is the client's own: a repeat gets the same ack and no second message."""
 
     id: ClientId
     text: str
 
 
-class TurnStop(Command, tag="turn.stop"):
+class TurnStop(Command, tag="turn.stop", frozen=True):
     """Stop an answer, wherever it runs; its text so far stays. `message_id` is the answer's."""
 
     message_id: UUID
     id: ClientId | None = None
 
 
-class Seen(Command, tag="seen"):
+class Seen(Command, tag="seen", frozen=True):
     """How far I have got; not answered.
 
     Needed where `welcome.limits.credit` is a number: the server stops sending when that many bytes are not yet seen.
@@ -86,7 +86,7 @@ class Seen(Command, tag="seen"):
     frames: Cursor | None = None
 
 
-class Ping(Command, tag="ping"):
+class Ping(Command, tag="ping", frozen=True):
     """Are you there? Answered by `pong`."""
 
 
@@ -117,7 +117,7 @@ class You(Struct, frozen=True):
     name: str
 
 
-class Welcome(Event, tag="welcome"):
+class Welcome(Event, tag="welcome", frozen=True):
     """The answer to `hello`. `epoch` names the stream store's lifetime: it changes when its content was lost."""
 
     session: SessionInfo
@@ -128,7 +128,7 @@ class Welcome(Event, tag="welcome"):
     version: str = VERSION
 
 
-class Ack(Event, tag="ack"):
+class Ack(Event, tag="ack", frozen=True):
     """The command with this `id` is done. For a message: it is committed, as `message_id`; `answer_id` will follow."""
 
     id: str
@@ -137,7 +137,7 @@ class Ack(Event, tag="ack"):
     seq: int | UnsetType = UNSET
 
 
-class Error(Event, tag="error"):
+class Error(Event, tag="error", frozen=True):
     """A command failed (its `id`, if it had one), or something the client should know. Codes: see the table."""
 
     code: str
@@ -147,12 +147,15 @@ class Error(Event, tag="error"):
 
 
 class Message(Struct, frozen=True):
-    """A row of the conversation, whole."""
+    """A row of the conversation, whole.
+
+    `role`: USER, ASSISTANT or SYSTEM. `status`: pending, complete, stopped, failed or interrupted.
+    """
 
     id: UUID
-    role: Literal["USER", "ASSISTANT", "SYSTEM"]
+    role: str
     content: str
-    status: Literal["pending", "complete", "stopped", "failed", "interrupted"]
+    status: str
     order: int
     seq: int
     parent: UUID | None
@@ -164,14 +167,14 @@ class Message(Struct, frozen=True):
     deleted: bool
 
 
-class MessageEvent(Event, tag="message"):
+class MessageEvent(Event, tag="message", frozen=True):
     """The durable state of a row, whole: insert or replace by id. A pending answer's text starts anew at offset 0."""
 
     seq: int
     message: Message
 
 
-class Delta(Event, tag="delta"):
+class Delta(Event, tag="delta", frozen=True):
     """Text of an answer from `offset` to `end`, in UTF-8 bytes: the next delta's `offset` is this `end`."""
 
     message_id: UUID
@@ -180,7 +183,7 @@ class Delta(Event, tag="delta"):
     text: str
 
 
-class Step(Event, tag="step"):
+class Step(Event, tag="step", frozen=True):
     """Progress of an answer: `queued` (detail.place), or a workflow step that started or finished."""
 
     message_id: UUID
@@ -189,37 +192,37 @@ class Step(Event, tag="step"):
     detail: dict[str, Any] | UnsetType = UNSET
 
 
-class Sources(Event, tag="sources"):
+class Sources(Event, tag="sources", frozen=True):
     """The passages an answer uses, for citations: hit `n` is mark `[n]` in the text."""
 
     message_id: UUID
     hits: list[dict[str, Any]]
 
 
-class Degraded(Event, tag="degraded"):
+class Degraded(Event, tag="degraded", frozen=True):
     """The stream store is away: chats go on, but what other server processes produce may arrive late."""
 
     reason: str
 
 
-class Recovered(Event, tag="recovered"):
+class Recovered(Event, tag="recovered", frozen=True):
     """The stream store is back, and what was missed has been or is being sent."""
 
 
-class Reset(Event, tag="reset"):
+class Reset(Event, tag="reset", frozen=True):
     """Your cursor can't be served: drop what you hold; the first page follows as if you had sent seq 0."""
 
     reason: str
 
 
-class Goodbye(Event, tag="goodbye"):
+class Goodbye(Event, tag="goodbye", frozen=True):
     """The server will close; reconnect after so many seconds."""
 
     reason: str
     reconnect_after: float
 
 
-class Pong(Event, tag="pong"):
+class Pong(Event, tag="pong", frozen=True):
     """Yes."""
 
 
@@ -270,7 +273,7 @@ ERROR_CODES = {
     "internal": "Something went wrong on the server; it was logged.",
 }
 
-_decoder = msgspec.json.Decoder(AnyCommand)
+_decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 _encoder = msgspec.json.Encoder()
 
 
@@ -294,7 +297,10 @@ def parse(frame: str) -> AnyCommand:
 
 
 def _without_lone_surrogates(frame: str) -> str:
-    """A browser's JSON escapes half an emoji as a lone surrogate, which no UTF-8 text can hold: U+FFFD takes its place."""
+    """A browser's JSON escapes half an emoji as a lone surrogate, which no UTF-8 text can hold.
+
+    U+FFFD takes its place.
+    """
     if "\\ud" not in frame and "\\uD" not in frame:
         return frame
     try:

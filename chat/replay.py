@@ -1,4 +1,7 @@
-"""What changed since N: the rows behind `hello`, behind a repair and behind the history pages. Units of database work."""
+"""What changed since N: the rows behind `hello`, behind a repair and behind the history pages.
+
+Units of database work.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

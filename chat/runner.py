@@ -1,7 +1,7 @@
 """The process's turns: every answer runs in a task that is held here, so a closed tab doesn't stop it.
 
-The runner renews the leases of its runs, drops those it lost, takes over those that other processes let run out, and ends
-each run exactly once. Rules of the rows are in chat.turns; text goes through chat.streams.
+The runner renews the leases of its runs, drops those it lost, takes over those that other processes let run out, and
+ends each run exactly once. Rules of the rows are in chat.turns; text goes through chat.streams.
 """
 
 import asyncio

@@ -140,7 +140,8 @@ class Runtime:
     def goodbye(self) -> protocol.Goodbye:
         """Each socket gets a time of its own, so that they don't all come back at once."""
         return protocol.Goodbye(
-            reason="restart", reconnect_after=round(uniform(0.1, config().chat.reconnect_spread), 2)  # noqa: S311
+            reason="restart",
+            reconnect_after=round(uniform(0.1, config().chat.reconnect_spread), 2),  # noqa: S311
         )
 
     # Connections -----------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ Text goes to the buffer before it goes to any socket, so what a client shows is 
 flusher a process does it for all answers, like a group commit: the first text of an answer at once, then one pipeline a
 tick carries everyone's text.
 
-A buffer in Redis is `\\0` + the attempt's UTF-8 text. Answers never hold a NUL, so a key that doesn't begin with one was
-lost and then appended to: readers take it for absent, and the owner, which sees a length that doesn't fit, writes it anew.
+A buffer in Redis is `\\0` + the attempt's UTF-8 text. Answers never hold a NUL, so a key that doesn't begin with one
+was lost and then appended to: readers take it for absent, and the owner, which sees a length that doesn't fit, writes
+it anew.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -233,14 +235,14 @@ class Flusher:
                 pipe.expire(stream.extras_key, ttl)
                 readers += [ignore, ignore]
             if write.piece and stream.stored:
-                pipe.append(stream.key, write.piece)  # type: ignore[arg-type]  # redis-py takes bytes too
+                pipe.append(stream.key, write.piece)
                 readers.append(partial(lengths.__setitem__, place))
             elif not stream.stored:
                 pipe.set(stream.key, _MARK + bytes(stream.data), ex=ttl)
                 readers.append(ignore)
             if stream.watched:
                 for live in write.lives:
-                    pipe.publish(stream.channel, wire.pack(self._sender, live))  # type: ignore[arg-type]
+                    pipe.publish(stream.channel, wire.pack(self._sender, live))
                     readers.append(partial(self._note_watchers, stream))
         async with asyncio.timeout(config().redis.timeout):
             replies = await pipe.execute()
@@ -283,7 +285,7 @@ async def read_text(message_id: UUID, attempt: int, offset: int, limit: int) -> 
 async def read_all(message_id: UUID, attempt: int) -> str | None:
     """The whole text of an attempt; None if there is no buffer. Raises StoreUnavailable."""
     async with redis.guarded() as client, asyncio.timeout(config().redis.timeout):
-        data = await client.get(buffer_key(message_id, attempt))
+        data: Any = await client.get(buffer_key(message_id, attempt))
     if data is None or not data.startswith(_MARK):
         return None
     return whole(data[1:]).decode()
@@ -292,7 +294,7 @@ async def read_all(message_id: UUID, attempt: int) -> str | None:
 async def read_extras(message_id: UUID, attempt: int) -> list[str]:
     """The frames of an answer's steps and sources so far. Raises StoreUnavailable."""
     async with redis.guarded() as client, asyncio.timeout(config().redis.timeout):
-        found = await client.hgetall(extras_key(message_id, attempt))  # type: ignore[misc]  # sync or async in stubs
+        found: Any = await client.hgetall(extras_key(message_id, attempt))
     return [frame.decode() for frame in found.values()]
 
 
@@ -319,5 +321,3 @@ def whole(data: bytes) -> bytes:
         return piece
     data.decode()
     return data
-
-

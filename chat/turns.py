@@ -1,7 +1,7 @@
 """The durable half of a turn: accept a message, renew and take over its run, finish it.
 
-Each function here is one unit of database work (`kernel.database.run`), at most one transaction. Lock order: the session's
-row, then its runs. Nothing here knows sockets, models or Redis.
+Each function here is one unit of database work (`kernel.database.run`), at most one transaction. Lock order: the
+session's row, then its runs. Nothing here knows sockets, models or Redis.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class LeaseLost(Exception):
 
 def find_session(caller: Caller, session_id: UUID) -> ChatSession:
     """The caller's session. Raises NotFound, also for another's."""
-    session = ChatSession.objects.visible_to(caller).filter(id=session_id).first()
+    session: ChatSession | None = ChatSession.objects.visible_to(caller).filter(id=session_id).first()
     if session is None:
         raise NotFound("There is no such session among yours.")
     return session
@@ -240,9 +240,7 @@ def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
         for run in runs:
             run.attempt += 1
             Run.objects.filter(id=run.id).update(owner=owner, attempt=run.attempt, lease_expires_at=_lease_end())
-    return [
-        TakenOver(turn=_turn(run, run.session, run.question), stop_requested=run.stop_requested) for run in runs
-    ]
+    return [TakenOver(turn=_turn(run, run.session, run.question), stop_requested=run.stop_requested) for run in runs]
 
 
 def restart(turn: Turn) -> ChatHistory:
@@ -300,7 +298,7 @@ _LOG_STATUS = {
 
 
 def _next_seq(turn: Turn) -> int:
-    session = ChatSession.objects.select_for_update().only("seq").get(id=turn.session_id)
+    session: ChatSession = ChatSession.objects.select_for_update().only("seq").get(id=turn.session_id)
     session.seq += 1
     session.save(update_fields=["seq", "updated_at"])
     return session.seq

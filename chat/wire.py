@@ -24,7 +24,8 @@ class Kind(IntEnum):
 class Live:
     """One event on its way to a session's sockets.
 
-    ROW: `end` is the row's seq, `offset` is 1 while the answer is pending. TEXT: bytes `offset` to `end` of the attempt.
+    ROW: `end` is the row's seq, `offset` is 1 while the answer is pending. TEXT: bytes `offset` to `end` of the
+    attempt.
     """
 
     kind: Kind

@@ -7,7 +7,8 @@
 | OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL | any OpenAI-compatible endpoint | the embedded model |
 | SECRET_KEY | Django's secret; required unless DEBUG | a key kept in DATA_DIR |
 | DEBUG | `1` for development | off |
-| ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, CHAT_ALLOWED_ORIGINS | comma-separated | loopback names; none; the page's own origin |
+| ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS | comma-separated | loopback names; none |
+| CHAT_ALLOWED_ORIGINS | origins whose cookie sockets are served | the page's own |
 | DATA_DIR | where the embedded services keep their data | `.data` in the project |
 """
 

@@ -27,7 +27,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, rename="upper", k
     """A part of the setting; its fields are the keys."""
 
 
-class ModelAlias(Section):
+class ModelAlias(Section, frozen=True):
     """A name for a model with its provider and bounds. All times are in seconds."""
 
     provider: str
@@ -42,7 +42,7 @@ class ModelAlias(Section):
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
 
 
-class Embeddings(Section):
+class Embeddings(Section, frozen=True):
     """The embedding model: a provider's name and what it takes."""
 
     provider: str = "wordllama"
@@ -52,7 +52,7 @@ class Embeddings(Section):
     batch_size: Count = 64
 
 
-class Llm(Section):
+class Llm(Section, frozen=True):
     """Models by alias, and the providers beside the built-in ones (`name: "module:factory"`)."""
 
     models: dict[str, ModelAlias] = field(
@@ -65,7 +65,7 @@ class Llm(Section):
     max_answer_chars: Count = 200_000
 
 
-class Memory(Section):
+class Memory(Section, frozen=True):
     """What a conversation remembers unless its workflow says otherwise."""
 
     kind: str = "buffer_window"
@@ -77,7 +77,7 @@ class Memory(Section):
     redis_ttl: Seconds = 86_400.0
 
 
-class VectorStore(Section):
+class VectorStore(Section, frozen=True):
     """Where vectors live and how documents are cut. Sizes are in characters."""
 
     backend: str = "pgvector"
@@ -87,7 +87,7 @@ class VectorStore(Section):
     max_document_bytes: Count = 10_485_760
 
 
-class Chat(Section):
+class Chat(Section, frozen=True):
     """Sockets and turns. Sizes are in bytes unless said otherwise, times in seconds."""
 
     #: Origins whose cookie sockets are served, as `scheme://host[:port]`; empty: only the page's own origin.
@@ -128,7 +128,7 @@ class Chat(Section):
     default_workflow: list[dict[str, Any]] | None = None
 
 
-class Redis(Section):
+class Redis(Section, frozen=True):
     """How Redis or Valkey is reached. `url` takes redis://, rediss:// and unix:// forms."""
 
     url: str = "redis://localhost:6379/0"
@@ -137,14 +137,14 @@ class Redis(Section):
     timeout: Seconds = 1.0
 
 
-class Database(Section):
+class Database(Section, frozen=True):
     """Threads for units of work, and how many units may wait for one."""
 
     threads: Count = 8
     max_waiting: Count = 2000
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole `DJANGO_CHAIN` setting."""
 
     llm: Llm = field(default_factory=Llm)

@@ -1,7 +1,8 @@
 """Database work from async code: one sync function is one unit of work, one thread hop, at most one transaction.
 
-Django's ORM is synchronous; `sync_to_async` would send every socket's query through one shared thread. The units of work
-run in a small pool of threads instead, each with a connection from psycopg's pool, given back when the unit ends.
+Django's ORM is synchronous; `sync_to_async` would send every socket's query through one shared thread. The units of
+work run in a small pool of threads instead, each with a connection from psycopg's pool, given back when the unit
+ends.
 """
 
 import asyncio
@@ -21,17 +22,47 @@ from kernel.errors import Busy, DatabaseUnavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
-_waiting = 0
+
+class _Units:
+    """The threads of this process, made on first use, and how many units wait for or hold one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._open = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        if self._open >= config().database.max_waiting:
+            raise Busy("The server has too much to do; try again shortly.", retry_after=1)
+        self._open += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads(), call)
+        finally:
+            self._open -= 1
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(config().database.threads, thread_name_prefix="chain-db")
+            return self._executor
+
+    def close(self) -> None:
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _executor
-    with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(config().database.threads, thread_name_prefix="chain-db")
-        return _executor
+_units = _Units()
+
+
+async def run(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run one unit of work in a database thread and return its result.
+
+    Cancelling the caller does not stop the thread: the unit still commits or rolls back as a whole.
+    Raises DatabaseUnavailable when PostgreSQL can't be reached, Busy when too many units wait for a thread.
+    """
+    return await _units.run(partial(contextvars.copy_context().run, _unit, partial(fn, *args, **kwargs)))
 
 
 def _unit(fn: Callable[[], T]) -> T:
@@ -46,27 +77,6 @@ def _unit(fn: Callable[[], T]) -> T:
                 connection.close()
 
 
-async def run(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run one unit of work in a database thread and return its result.
-
-    Cancelling the caller does not stop the thread: the unit still commits or rolls back as a whole.
-    Raises DatabaseUnavailable when PostgreSQL can't be reached, Busy when too many units wait for a thread.
-    """
-    global _waiting
-    if _waiting >= config().database.max_waiting:
-        raise Busy("The server has too much to do; try again shortly.", retry_after=1)
-    call = partial(contextvars.copy_context().run, _unit, partial(fn, *args, **kwargs))
-    _waiting += 1
-    try:
-        return await asyncio.get_running_loop().run_in_executor(_threads(), call)
-    finally:
-        _waiting -= 1
-
-
 def close() -> None:
     """End the threads; waits for the units that are under way."""
-    global _executor
-    with _lock:
-        executor, _executor = _executor, None
-    if executor is not None:
-        executor.shutdown(wait=True)
+    _units.close()

@@ -55,7 +55,7 @@ class Watchdog:
         if self._began:
             self._heard = now
         # Read anew each time: a consumer may ask for each event from another task.
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         if task is not None:
             self._cancels_before = task.cancelling()
 

@@ -14,7 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict
+from pydantic import ConfigDict, SecretStr
 from typing_extensions import override
 
 from llm import errors, usage
@@ -64,6 +64,10 @@ class FakeChatModel(BaseChatModel):
     temperature: float | None = None
     timeout: float | None = None
     max_retries: int | None = None
+    streaming: bool = True
+    #: So that an alias can be switched to the fake by its provider's name alone.
+    api_key: SecretStr | None = None
+    base_url: str | None = None
 
     @property
     def _llm_type(self) -> str:

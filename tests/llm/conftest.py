@@ -22,16 +22,11 @@ async def _connections_are_closed() -> AsyncIterator[None]:
     await aliases.close()
 
 
-@pytest.fixture(scope="session")
-def scripted() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as provider:
-        yield provider
-
-
 @pytest.fixture
-def provider(scripted: ScriptedProvider) -> Iterator[ScriptedProvider]:
-    yield scripted
-    scripted.forget()
+def provider(provider: ScriptedProvider) -> Iterator[ScriptedProvider]:
+    """The session's one, without the scripts of the test before."""
+    yield provider
+    provider.forget()
 
 
 Configure = Callable[..., None]

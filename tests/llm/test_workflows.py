@@ -166,7 +166,7 @@ class TestValidation:
             ([{"type": "prompt", "template_format": "jinja2", "template": "x"}], r"steps\[0\]\.template_format: "),
             ([{"type": "prompt", "langchain_type": "PromptTemplate"}], r"steps\[0\]: a PromptTemplate needs 'template'"),
             ([{"type": "prompt", "passage_chars": 10**9}], r"steps\[0\]\.passage_chars: "),
-            ([{"type": "prompt", "template": object()}], "plain JSON"),
+            ([{"type": "prompt", "template": object()}], "steps: a workflow is plain JSON"),
         ],
     )
     def test_a_fault_is_named_with_its_path(self, definition: Any, fault: str) -> None:

@@ -4,6 +4,7 @@
  * A long conversation costs what its window costs. The view follows the newest text only while the reader is at the bottom.
  */
 
+import { say } from "./dom.js";
 import { MessageView } from "./message-view.js";
 
 const MOUNTED = 120;
@@ -201,6 +202,7 @@ export class Transcript {
   #button() {
     this.latest.hidden = this.following || (this.pinned && !this.news && this.#below() <= NEAR);
     this.latest.classList.toggle("news", this.news);
+    say(this.latest.lastChild, this.news ? " New" : " Latest");
   }
 
   #below() {

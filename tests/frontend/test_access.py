@@ -1,0 +1,80 @@
+"""With the keyboard alone, with a screen reader, on a phone, in the dark."""
+
+from typing import Any
+
+from playwright.async_api import expect
+
+from tests.frontend.conftest import OpenTab
+from tests.support.scripted_provider import endless, ok, text
+
+
+async def test_everything_is_done_with_the_keyboard(open_tab: OpenTab, provider: Any) -> None:
+    provider.script("keys", endless("tick ", every=0.02))
+    tab = await open_tab()
+    box = tab.page.get_by_label("Message", exact=True)
+    await expect(box).to_be_focused()
+    await tab.page.keyboard.type("one")
+    await tab.page.keyboard.press("Shift+Enter")
+    await tab.page.keyboard.type("two [[keys]]")
+    await expect(box).to_have_value("one\ntwo [[keys]]")
+    await tab.page.keyboard.press("Enter")
+    await expect(tab.answer).to_contain_text("tick")
+    await expect(tab.questions).to_have_text("one\ntwo [[keys]]", use_inner_text=True)
+    await tab.page.keyboard.press("Escape")
+    await expect(tab.answers.last).to_have_attribute("data-status", "stopped")
+    # From the top: skip link, new conversation, the list, sign out, the conversation, the box.
+    await tab.page.evaluate("document.activeElement.blur()")
+    await tab.page.keyboard.press("Tab")
+    await expect(tab.page.get_by_role("link", name="Skip to the message box")).to_be_focused()
+    await tab.page.keyboard.press("Tab")
+    await expect(tab.page.get_by_role("link", name="New conversation")).to_be_focused()
+    await tab.page.keyboard.press("Tab")
+    await expect(tab.page.get_by_role("navigation").get_by_role("link").first).to_be_focused()
+    await tab.page.keyboard.press("Tab")
+    await expect(tab.page.get_by_role("button", name="Sign out")).to_be_focused()
+    await tab.page.keyboard.press("Shift+Tab")
+    await tab.page.keyboard.press("Shift+Tab")
+    await tab.page.keyboard.press("Enter")
+    await expect(box).to_be_focused()
+    await expect(tab.page.get_by_role("heading", name="What would you like to know?")).to_be_visible()
+
+
+async def test_a_screen_reader_is_told_of_the_answer_once_and_whole(open_tab: OpenTab, provider: Any) -> None:
+    provider.script("spoken", text("It ", "is ", "a ", "fact."), ok())
+    tab = await open_tab()
+    await tab.page.evaluate(
+        """() => {
+            window.told = [];
+            const news = document.getElementById("answer-news");
+            new MutationObserver(() => told.push(news.textContent)).observe(news, {childList: true, subtree: true});
+        }"""
+    )
+    log = tab.page.get_by_role("log")
+    await expect(log).to_have_attribute("aria-live", "off")
+    await tab.ask("[[spoken]]")
+    await expect(tab.answers.last).to_have_attribute("data-status", "complete")
+    assert await tab.page.evaluate("told.filter(Boolean)") == ["Answering…", "Answer: It is a fact."]
+
+
+async def test_on_a_phone_the_list_is_a_drawer(open_tab: OpenTab) -> None:
+    tab = await open_tab(viewport={"width": 390, "height": 760}, has_touch=True, is_mobile=True, color_scheme="dark")
+    await tab.ask("hello from a phone")
+    await expect(tab.answer).to_contain_text("hello from a phone")
+    sign_out = tab.page.get_by_role("button", name="Sign out")
+    await expect(sign_out).to_be_hidden()
+    menu = tab.page.get_by_role("button", name="Conversations")
+    await menu.click()
+    await expect(sign_out).to_be_in_viewport()
+    await tab.page.keyboard.press("Escape")
+    await expect(sign_out).to_be_hidden()
+    await expect(menu).to_be_focused()
+    width = await tab.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390
+
+
+async def test_each_message_has_its_own_direction(open_tab: OpenTab, provider: Any) -> None:
+    provider.script("rtl", text("مرحبا بالعالم"), ok())
+    tab = await open_tab()
+    await tab.ask("left to right [[rtl]]")
+    await expect(tab.answer).to_have_css("direction", "rtl")
+    await expect(tab.questions.first).to_have_css("direction", "ltr")
