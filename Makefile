@@ -12,7 +12,7 @@ find_python = "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 # A uv of the machine serves if it runs and is new enough (`uv` may be such a script too); else pip brings one.
 define bring_uv
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 | tail -n 1)." >&2; \
+		echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing)." >&2; \
 		echo "Name another one: make PYTHON=python3.12 …" >&2; exit 1; }; \
 	if [ -n "$(UV)" ]; then uv="$(UV)"; \
 	elif uv --version 2>/dev/null | grep -Eq '^uv (0\.(9|[1-9][0-9]+)|[1-9][0-9]*)\.'; then uv=uv; \
@@ -63,12 +63,12 @@ clean: ## Remove the environments and caches; the demo's data stays
 	rm -rf .venv .venv-3.13 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/.installed: uv.lock pyproject.toml
-	@$(bring_uv); echo "Installing into .venv …"; "$$uv" sync --frozen --quiet --python $(find_python)
+	@$(bring_uv); echo "Installing into .venv …"; "$$uv" sync --frozen --quiet --compile-bytecode --python $(find_python)
 	@touch $@
 
 .venv-3.13/.installed: uv.lock pyproject.toml
 	@python="$$(for found in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python3.13; do \
 		"$$found" -c 'import sys; print(sys.executable)' 2>/dev/null && break; done)"; \
 	if [ -z "$$python" ]; then echo "test-all needs Python 3.13, and there is none on PATH or under ~/.pyenv/versions." >&2; exit 1; fi; \
-	$(bring_uv); echo "Installing into .venv-3.13 …"; UV_PROJECT_ENVIRONMENT=.venv-3.13 "$$uv" sync --frozen --quiet --python "$$python"
+	$(bring_uv); echo "Installing into .venv-3.13 …"; UV_PROJECT_ENVIRONMENT=.venv-3.13 "$$uv" sync --frozen --quiet --compile-bytecode --python "$$python"
 	@touch $@

@@ -74,6 +74,8 @@ class Tab:
         await self.page.goto(self.server.url + path)
 
     async def ask(self, text: str) -> None:
+        # Scripts are at work once there is either a message or the words for none.
+        await expect(self.page.locator("#empty:not([hidden]), .message").first).to_be_attached()
         await self.page.get_by_label("Message", exact=True).fill(text)
         await self.page.keyboard.press("Enter")
 

@@ -8,7 +8,7 @@ export class Composer {
   constructor({ form, box, sendButton, stopButton, count, send, stop, storage }) {
     Object.assign(this, { form, box, sendButton, stopButton, count, send, stop, storage });
     this.limit = Infinity;
-    this.key = "chain.draft.new";
+    this.key = null;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -25,8 +25,9 @@ export class Composer {
 
   /** Turn to a conversation, with the draft that was left there. */
   open(sessionId) {
+    const typedBeforeScripts = this.key === null ? this.box.value : "";
     this.key = `chain.draft.${sessionId ?? "new"}`;
-    this.box.value = this.storage.getItem(this.key) ?? "";
+    this.box.value = typedBeforeScripts || (this.storage.getItem(this.key) ?? "");
     this.#edited();
   }
 
