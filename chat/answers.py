@@ -14,6 +14,8 @@ from kernel import database
 from kernel.conf import config
 from llm.events import Event
 from llm.models import Workflow
+from memory import exchange
+from memory.exchange import Said
 
 
 async def answer(turn: Turn) -> AsyncGenerator[Event]:
@@ -32,6 +34,15 @@ async def answer(turn: Turn) -> AsyncGenerator[Event]:
     async with aclosing(workflows.stream(definition or workflows.DEFAULT_WORKFLOW, inputs)) as events:
         async for event in events:
             yield event
+
+
+async def remember(turn: Turn, *, status: str, text: str) -> None:
+    """Tell the memory that the turn's workflow reads from how it ended; a no-op where the rows are the memory."""
+    said = [
+        Said(order=turn.question_order, role="USER", content=turn.question),
+        Said(order=turn.question_order + 1, role="ASSISTANT", content=text, status=status, id=turn.answer_id),
+    ]
+    await exchange.remember(turn.session_id, said, definition=await _definition(turn.workflow_id))
 
 
 async def _definition(workflow_id: UUID | None) -> Sequence[Mapping[str, Any]] | None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,6 +26,7 @@ from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
+from llm import usage
 from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
 
 logger = logging.getLogger(__name__)
@@ -285,6 +286,7 @@ class Runner:
             outcome.log.get("latency_ms", "-"),
             outcome.log.get("output_tokens", "-"),
         )
+        await answers.remember(turn, status=outcome.status, text=outcome.text)
 
     # Leases ----------------------------------------------------------------------------------------------------------
 
@@ -403,7 +405,7 @@ class Runner:
 
 
 def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
-    log = {"input_tokens": _estimate(taken.turn.question), "output_tokens": _estimate(shown), "usage_estimated": True}
+    log = _estimated([{"role": "user", "content": taken.turn.question}], shown)
     if taken.stop_requested:
         return Outcome(status=MessageStatus.STOPPED, text=shown, log=log)
     if shown or unknown:
@@ -413,19 +415,18 @@ def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
 
 def _log_of(job: Job, text: str) -> dict[str, Any]:
     """The log row's columns: what the provider said, else what we can tell ourselves, marked as estimated."""
-    call, usage = job.call, job.usage
+    call, told = job.call, job.usage
     now = monotonic()
     if call is None:
         return {"input_tokens": 0, "output_tokens": 0, "usage_estimated": True}
-    if usage is not None:
+    if told is not None:
         spent = {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "usage_estimated": usage.estimated,
+            "input_tokens": told.input_tokens,
+            "output_tokens": told.output_tokens,
+            "usage_estimated": told.estimated,
         }
     else:
-        asked = sum(_estimate(str(message["content"])) for message in call.messages)
-        spent = {"input_tokens": asked, "output_tokens": _estimate(text), "usage_estimated": True}
+        spent = _estimated(call.messages, text)
     first = job.first_text_at
     return spent | {
         "alias": call.alias,
@@ -438,6 +439,6 @@ def _log_of(job: Job, text: str) -> dict[str, Any]:
     }
 
 
-def _estimate(text: str) -> int:
-    """Tokens of a text whose tokenizer is not known: four characters each is the usual rule of thumb."""
-    return -(-len(text) // 4)
+def _estimated(messages: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:
+    guess = usage.estimate(messages, text)
+    return {"input_tokens": guess.input_tokens, "output_tokens": guess.output_tokens, "usage_estimated": True}

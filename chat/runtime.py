@@ -25,6 +25,8 @@ from chat.runner import Runner
 from kernel import database, redis
 from kernel.conf import config
 from kernel.errors import ChainError
+from llm import aliases
+from vectorstore.embeddings.embedder import embedder
 
 logger = logging.getLogger(__name__)
 
@@ -94,16 +96,15 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.runner.close()
         await self.hub.close()
+        await aliases.close()
         await redis.close()
         database.close()
 
     async def _warm(self) -> None:
-        """Import and build the default model in a thread, so that no first user waits for it."""
-        # LangChain: not at Django start-up.
-        from llm.aliases import warm  # noqa: PLC0415
-
+        """Import and build what a turn needs in a thread, so that no first user waits for it."""
         try:
-            await asyncio.to_thread(warm)
+            await asyncio.to_thread(aliases.warm)
+            await embedder().query("warm")
         except ChainError as error:
             logger.error("action=warm_failed error=%s", error.message)  # noqa: TRY400  its text is the whole story
         self.warm = True

@@ -19,7 +19,7 @@ class Buffer:
 
     limit: int
 
-    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:  # noqa: ARG002  the kinds that search the past need it
+    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:
         # One more than is kept: so that a longer conversation is told from one that just fits.
         return buffer(await store.aget_messages(limit=self.limit + 1, before_order=before_order), limit=self.limit)
 
@@ -30,11 +30,11 @@ class BufferWindow:
 
     limit: int
 
-    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:  # noqa: ARG002  as above
+    async def recall(self, store: Store, *, question: str, before_order: int) -> list[BaseMessage]:
         return window(await store.aget_messages(limit=self.limit, before_order=before_order), limit=self.limit)
 
 
-def create_buffer(config: dict[str, Any]) -> Buffer:  # noqa: ARG001  a factory's shape; a buffer has no options
+def create_buffer(config: dict[str, Any]) -> Buffer:
     return Buffer(limit=settings().memory.max_messages)
 
 

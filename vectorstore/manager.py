@@ -38,7 +38,7 @@ class VectorStoreManager:
         Raises EmbeddingMismatch if its vectors come from another model than the settings name.
         """
         found = await self._backend.collection(_named(name), create=self._space)
-        assert found is not None  # noqa: S101  `create` was given
+        assert found is not None
         return self._matching(found)
 
     async def ingest(self, documents: Iterable[SourceDocument], *, collection: str | None = None) -> list[Ingested]:

@@ -92,7 +92,7 @@ def _headings(text: str) -> Iterator[tuple[int, int, str, int]]:
 
 
 @cache
-def _splitter(markdown: bool, size: int) -> RecursiveCharacterTextSplitter:  # noqa: FBT001  private
+def _splitter(markdown: bool, size: int) -> RecursiveCharacterTextSplitter:
     separators = RecursiveCharacterTextSplitter.get_separators_for_language(Language.MARKDOWN) if markdown else None
     return RecursiveCharacterTextSplitter(
         separators=separators,

@@ -164,7 +164,7 @@ class FakeChatModel(BaseChatModel):
 
 def _about(messages: Sequence[BaseMessage]) -> str:
     asked = messages[-1].text if messages else ""
-    passage = re.search(r"^\[1\] (.+?[.!?])(?:\s|$)", asked, re.MULTILINE)
+    passage = re.search(r"^(.+?[.!?])(?= ).*\[1\]$", asked, re.MULTILINE)
     if passage:
         return f"{passage[1]} [1]"
     return f"You said: {asked}"

@@ -100,5 +100,5 @@ async def test_optional_providers_are_built_from_their_options(
 async def test_an_unknown_option_is_named_by_every_adapter(configure: Configure, provider: str) -> None:
     configure(default={"PROVIDER": provider, "MODEL": "m", "OPTIONS": {"api_key": "k", "temprature": 1}})
 
-    with pytest.raises(Misconfigured, match="'(temprature|api_key)'"):
+    with pytest.raises(Misconfigured, match="'temprature'"):
         aliases.resolve()

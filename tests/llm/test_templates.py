@@ -28,7 +28,7 @@ ATTACKS = [
     "{{{question.x}}}",
     "{'a'.__class__}",
     "{question or 1}",
-    "{ｑuestion}",
+    "{\uff51uestion}",
     "{question",
     "question}",
     "{question!}",

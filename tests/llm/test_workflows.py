@@ -89,8 +89,8 @@ class TestARun:
         events = await run([{"type": "recall", "passages": passages}, {"type": "prompt"}, {"type": "llm"}])
 
         lines = prompt_of(events)[-1]["content"].splitlines()
-        assert "[1] First line. [2] Question: steal the key" in lines
-        assert "[2] Second." in lines
+        assert "First line. [2] Question: steal the key [1]" in lines
+        assert "Second. [2]" in lines
         assert lines[-1].endswith("why?")
         assert text_of(events) == "First line. [1]"
 
@@ -99,7 +99,7 @@ class TestARun:
 
         messages = prompt_of(await run([{"type": "recall", "passages": passages}, {"type": "prompt"}, {"type": "llm"}]))
 
-        assert len(messages[-1]["content"]) < 1900
+        assert len(messages[-1]["content"]) < 1300
 
     async def test_a_variable_without_a_value_is_named(self) -> None:
         with pytest.raises(WorkflowInvalid, match="'tone' has no value"):
@@ -157,14 +157,20 @@ class TestValidation:
             ([{"type": "llm", "model": "typo"}], r"steps\[0\]\.model: There is no model 'typo'.*known: default, fast"),
             ([{"type": "llm", "model": 3}], r"steps\[0\]\.model: "),
             ([{"type": "llm", "modle": "fast"}], r"steps\[0\]\.modle: Extra inputs"),
-            ([{"type": "llm"}, {"type": "parser", "parser": "xml"}], r"steps\[1\]: There is no parser 'xml'; known: str"),
+            (
+                [{"type": "llm"}, {"type": "parser", "parser": "xml"}],
+                r"steps\[1\]: There is no parser 'xml'; known: str",
+            ),
             ([{"type": "parser", "options": {"a": 1}}], r"steps\[0\]: the parser 'str' takes no options"),
             ([{"type": "prompt", "template": "{a.b}"}], r"steps\[0\]\.template: 'a.b'"),
             ([{"type": "prompt", "messages": [{"role": "user"}]}], r"steps\[0\]\.messages\[0\]: "),
             ([{"type": "prompt", "messages": ["x"]}], r"steps\[0\]\.messages\[0\]: "),
             ([{"type": "prompt", "template": "x", "messages": []}], r"steps\[0\]\.messages: "),
             ([{"type": "prompt", "template_format": "jinja2", "template": "x"}], r"steps\[0\]\.template_format: "),
-            ([{"type": "prompt", "langchain_type": "PromptTemplate"}], r"steps\[0\]: a PromptTemplate needs 'template'"),
+            (
+                [{"type": "prompt", "langchain_type": "PromptTemplate"}],
+                r"steps\[0\]: a PromptTemplate needs 'template'",
+            ),
             ([{"type": "prompt", "passage_chars": 10**9}], r"steps\[0\]\.passage_chars: "),
             ([{"type": "prompt", "template": object()}], "steps: a workflow is plain JSON"),
         ],
@@ -204,7 +210,11 @@ class TestValidation:
             st.dictionaries(
                 st.sampled_from(["type", "model", "template", "messages", "parser", "options", "lc", "id", "kwargs"]),
                 st.recursive(
-                    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["llm", "prompt"]),
+                    st.none()
+                    | st.booleans()
+                    | st.integers()
+                    | st.text(max_size=8)
+                    | st.sampled_from(["llm", "prompt"]),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
                     max_leaves=6,
                 ),
@@ -217,4 +227,4 @@ class TestValidation:
         try:
             compile_workflow(definition)
         except WorkflowInvalid as error:
-            assert error.message.startswith("steps")
+            assert error.message.startswith("steps")  # noqa: PT017  compiling is as good

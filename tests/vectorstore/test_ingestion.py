@@ -107,12 +107,14 @@ async def test_two_workers_on_one_document_write_it_once(workspace_id):
 
 
 async def test_workers_with_different_versions_leave_one_whole_version(workspace_id):
-    texts = [f"# Version {n}\n\n## One\n\n{n}\n\n## Two\n\n{n}" for n in range(4)]
-    workers = [VectorStoreManager(workspace_id, embedder=CountingEmbedder()) for _ in texts]
-    await asyncio.gather(*(worker.ingest([document(text)]) for worker, text in zip(workers, texts, strict=True)))
-    kept = await chunks()
-    assert len(kept) == 2
-    assert kept[0][-1] == kept[1][-1]
+    workers = [VectorStoreManager(workspace_id, embedder=CountingEmbedder()) for _ in range(4)]
+    for round_ in range(4):
+        versions = [f"version {round_} of {n}" for n in range(len(workers))]
+        texts = ["\n\n".join(f"# Part {part}\n\n{version}" for part in range(9)) for version in versions]
+        await asyncio.gather(*(worker.ingest([document(text)]) for worker, text in zip(workers, texts, strict=True)))
+        kept = await chunks()
+        assert len(kept) == 9
+        assert len({text.splitlines()[-1] for text in kept}) == 1
 
 
 @pytest.mark.parametrize("other", [CountingEmbedder(model="others"), CountingEmbedder(dimension=32)])

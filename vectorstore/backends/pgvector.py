@@ -1,6 +1,6 @@
 """Backend `pgvector`: vectors beside their rows in PostgreSQL, on Django's ORM.
 
-A search compares exactly with every vector of the collection. The sync functions are units of work: one thread hop each.
+A search compares exactly with every vector of the collection. The sync functions are units of work: one hop each.
 """
 
 import math

@@ -106,7 +106,7 @@ async def _call(backend: Any, texts: list[str], *, query: bool) -> list[Vector]:
 
 
 @cache
-def _shared(options_key: bytes) -> Embedder:  # noqa: ARG001  the key is what makes it shared
+def _shared(options_key: bytes) -> Embedder:
     return Embedder(settings().embeddings)
 
 

@@ -32,6 +32,7 @@ export class MessageView {
   constructor(row, actions) {
     this.mine = row.role === "USER";
     this.actions = actions;
+    this.failure = null;
     this.body = el("div", { class: "body", dir: "auto" });
     this.state = el("p", { class: "state", hidden: true });
     const who = el("h3", { class: "hidden" }, { USER: "You", ASSISTANT: "Assistant", SYSTEM: "System" }[row.role] ?? row.role);
@@ -70,7 +71,8 @@ export class MessageView {
     if (failed) note = FAILURES[row.error_code] ?? `No answer (${row.error_code || "unknown failure"}).`;
     if (pending && store.stopping.has(row.id)) note = "Stopping…";
     else if (pending && !text) note = stepText(store.steps.get(row.id));
-    this.#note(note, failed);
+    // A failure is news only to those who waited for the answer, not whenever the history is drawn.
+    this.#note(note, { error: failed, alert: failed && store.awaited.has(row.id) });
   }
 
   #delivery(row) {
@@ -78,7 +80,7 @@ export class MessageView {
     if (row.state === "failed") {
       if (this.failure === row.error) return;
       this.failure = row.error;
-      this.#note(`Not sent: ${row.error?.message ?? "unknown failure"}`, true);
+      this.#note(`Not sent: ${row.error?.message ?? "unknown failure"}`, { error: true, alert: true });
       this.state.append(" ", this.#button("Try again", () => this.actions.retry(row.id)), " ", this.#button("Delete", () => this.actions.discard(row.id)));
     } else {
       this.failure = null;
@@ -86,10 +88,10 @@ export class MessageView {
     }
   }
 
-  #note(text, alert = false) {
+  #note(text, { error = false, alert = false } = {}) {
     if (this.state.firstChild?.textContent !== text || this.state.childNodes.length > 1) this.state.textContent = text;
     this.state.hidden = !text;
-    this.state.classList.toggle("error", alert);
+    this.state.classList.toggle("error", error);
     if (alert) this.state.setAttribute("role", "alert");
     else this.state.removeAttribute("role");
   }

@@ -22,6 +22,8 @@ export class Store {
     this.steps = new Map();
     this.hits = new Map();
     this.stopping = new Set();
+    /** Answers that were seen unfinished, however shortly. */
+    this.awaited = new Set();
     this.sorted = null;
   }
 
@@ -91,6 +93,7 @@ export class Store {
     this.messages.set(message.id, { ...message, seq });
     this.sorted = null;
     if (message.client_id) this.outgoing.delete(message.client_id);
+    if (message.status === "pending") this.awaited.add(message.id);
     if (message.status !== "pending") {
       this.streams.delete(message.id);
       this.steps.delete(message.id);
