@@ -44,6 +44,10 @@ class Role(models.TextChoices):
     VIEWER = "viewer"
 
 
+#: Who may add to a workspace.
+WRITERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+
+
 class Membership(Row):
     """A person's place in a workspace."""
 

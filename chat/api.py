@@ -24,6 +24,7 @@ from kernel.errors import Invalid
 
 router = Router(tags=["chat"])
 Limit = Annotated[int, Query(ge=1, le=100)]
+_BAD_CURSOR = "The cursor is not one that this list gave; start without one."
 
 
 class SessionIn(Schema):
@@ -139,6 +140,9 @@ def _parse_cursor(cursor: str) -> tuple[datetime, UUID]:
     at, _, last_id = cursor.partition("~")
     try:
         # A "+" of the time zone arrives as a space where a client didn't escape it.
-        return datetime.fromisoformat(at.replace(" ", "+")), UUID(last_id)
+        parsed, after = datetime.fromisoformat(at.replace(" ", "+")), UUID(last_id)
     except ValueError as error:
-        raise Invalid("The cursor is not one that this list gave; start without one.") from error
+        raise Invalid(_BAD_CURSOR) from error
+    if parsed.tzinfo is None:
+        raise Invalid(_BAD_CURSOR)
+    return parsed, after

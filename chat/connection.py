@@ -7,8 +7,9 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from accounts.access import Caller
@@ -19,13 +20,13 @@ from chat.replay import Credentials
 from chat.runtime import Runtime
 from kernel import database
 from kernel.conf import config
-from kernel.errors import ChainError, NotAuthenticated, NotFound, Unavailable
+from kernel.errors import Busy, ChainError, NotAuthenticated, NotFound
 
 logger = logging.getLogger(__name__)
 
 #: Commands of one socket that may wait for the database.
 _MAX_WAITING = 32
-#: Refused commands after which a socket is closed.
+#: Commands refused in a row, or nearly so, after which a socket is closed.
 _MAX_REFUSED = 200
 
 
@@ -51,6 +52,7 @@ class Connection:
         self._close = close
         self._caller: Caller | None = None
         self._greeted = False
+        self._refusing = False
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,12 +70,15 @@ class Connection:
         self._runtime.connections.add(self)
         self._hello_timer = loop.call_later(config().chat.hello_timeout, self._no_hello)
 
+        if self._runtime.draining or len(self._runtime.connections) > config().chat.max_sockets_per_process:
+            self._spawn(self._turn_away())
+
     async def leave(self) -> None:
         """The socket is gone; the turns it began go on."""
         self._runtime.connections.discard(self)
         if self._hello_timer is not None:
             self._hello_timer.cancel()
-        ours = [task for task in (self._writer, self._sender, *self._tasks) if task is not None]
+        ours = [task for task in (self._writer, *self._tasks) if task is not None]
         ours = [task for task in ours if task is not asyncio.current_task()]
         for task in ours:
             task.cancel()
@@ -100,11 +105,22 @@ class Connection:
             async with asyncio.timeout(60):
                 await self._close(code, code.name.lower())
 
-    async def refuse(self, error: ChainError, code: Close) -> None:
-        """Say why, then close: the frame goes out before the close does."""
-        self._error(error)
-        await asyncio.sleep(0)
-        self._spawn(self._close_when_told(code))
+    async def turn_out(self, error: ChainError) -> None:
+        """The caller may be here no longer."""
+        self._refuse(error, _close_code(error))
+
+    def _refuse(self, error: ChainError, code: Close) -> None:
+        """Say why, then close: the frame goes out before the close does, and nothing more is taken in."""
+        if not self._refusing:
+            self._error(error)
+            self._refusing = True
+            self._spawn(self._close_when_told(code))
+
+    async def _turn_away(self) -> None:
+        """This process takes no more sockets."""
+        self._refusing = True
+        self._reply(self._runtime.goodbye())
+        await self._close_when_told(Close.RESTART)
 
     async def _close_when_told(self, code: Close) -> None:
         with suppress(TimeoutError):
@@ -116,47 +132,55 @@ class Connection:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, OSError):
             logger.error("action=writer_failed", exc_info=error)
+            # Never a socket that stays open and silent: the client comes back and resumes.
+            self._spawn(self.close(Close.RESTART))
 
-    def _spawn(self, work: "Awaitable[None]") -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("action=command_failed", exc_info=error)
+            self._refuse(ChainError(), Close.RESTART)
 
     # In --------------------------------------------------------------------------------------------------------------
 
     async def receive(self, text: str | None) -> None:
         """A frame from the client; None for a binary one."""
-        if self._closing:
+        if self._closing or self._refusing:
             return
         if text is not None and len(text) * 4 > config().chat.max_frame_bytes:
             size = len(text.encode("utf-8", "surrogatepass"))
             if size > config().chat.max_frame_bytes:
                 what = f"A frame may have {config().chat.max_frame_bytes} bytes; this one has {size}."
-                await self.refuse(BadFrame(what, code="too_large"), Close.TOO_LARGE)
+                self._refuse(BadFrame(what, code="too_large"), Close.TOO_LARGE)
                 return
         retry_after = self._allowance.take()
         if retry_after:
-            await self._refuse_command(retry_after)
+            self._slow_down(retry_after, text)
             return
+        self._refused = max(0, self._refused - 1)
         try:
             if text is None:
                 raise BadFrame("Only text frames are understood.", code="binary_frame")
-            command = protocol.parse(text)
-            await self._do(command)
+            self._do(protocol.parse(text))
         except BadFrame as error:
             self._error(error, error.id)
-        except ChainError as error:
-            self._error(error)
 
-    async def _refuse_command(self, retry_after: float) -> None:
+    def _slow_down(self, retry_after: float, text: str | None) -> None:
         self._refused += 1
-        error = Unavailable("Too many commands; slow down.", code="rate_limited", retry_after=retry_after)
+        error = Busy("Too many commands; slow down.", code="rate_limited", retry_after=retry_after)
         if self._refused > _MAX_REFUSED:
-            await self.refuse(error, Close.RATE_LIMIT)
+            self._refuse(error, Close.RATE_LIMIT)
         else:
-            self._error(error)
+            self._error(error, protocol.id_of(text) if text else None)
 
-    async def _do(self, command: protocol.AnyCommand) -> None:
+    def _do(self, command: protocol.AnyCommand) -> None:
         match command:
             case protocol.Ping():
                 self._reply(protocol.Pong())
@@ -176,7 +200,7 @@ class Connection:
 
     def _no_hello(self) -> None:
         if not self._greeted:
-            self._spawn(self.refuse(BadFrame("No hello came in time.", code="hello_timeout"), Close.PROTOCOL))
+            self._refuse(BadFrame("No hello came in time.", code="hello_timeout"), Close.PROTOCOL)
 
     async def _on_hello(self, command: protocol.Hello) -> None:
         if command.token is not None:
@@ -190,7 +214,7 @@ class Connection:
                 )
             caller, session = await database.run(replay.enter, self.credentials, _uuid(self._wanted))
         except ChainError as error:
-            await self.refuse(error, _close_code(error))
+            self._refuse(error, _close_code(error))
             return
         self._caller, self.session_id = caller, session.id
         await self._runtime.hub.join(session.id, self.outbox)
@@ -218,14 +242,15 @@ class Connection:
 
     def _on_message_send(self, command: protocol.MessageSend) -> None:
         if len(self._sends) >= _MAX_WAITING:
-            raise BadFrame("Too many messages at once; wait for an ack.", code="busy", id=command.id)
+            self._error(Busy("Too many messages at once; wait for an ack.", retry_after=1), command.id)
+            return
         self._sends.append(command)
         if self.session_id is not None:
             self._begin_sending()
 
     def _begin_sending(self) -> None:
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all(), name="chain-sender")
+            self._sender = self._spawn(self._send_all())
 
     async def _send_all(self) -> None:
         """Accept the messages one after the other, in the order they came; each gets its ack after its commit."""

@@ -157,9 +157,7 @@ class Hub:
             client = redis.connect(max_connections=2)
             try:
                 async with client.pubsub() as pubsub:
-                    channels = [streams.channel(session_id) for session_id in self._sockets]
-                    await pubsub.subscribe(self._control, *channels)
-                    self._pubsub = pubsub
+                    await self._subscribe_all(pubsub)
                     await self._came_up()
                     while True:
                         message = await pubsub.get_message(timeout=30)
@@ -167,16 +165,30 @@ class Hub:
                             self._on_message(message)
             except _AWAY as error:
                 self._went_down(error)
+            except Exception as error:
+                # Nothing may end this task: without it the process hears nothing of the others for ever.
+                logger.exception("action=listen_failed")
+                self._went_down(error)
             finally:
                 self._pubsub = None
                 with suppress(*_AWAY):
                     await client.aclose()
             await asyncio.sleep(0.2 + 0.3 * random())  # noqa: S311  spreads processes, guards nothing
 
+    async def _subscribe_all(self, pubsub: PubSub) -> None:
+        asked: set[str] = set()
+        wanted = {self._control}
+        while wanted > asked:
+            await pubsub.subscribe(*(wanted - asked))
+            asked |= wanted
+            # Sockets that joined meanwhile left their channel to us.
+            wanted = asked | {streams.channel(session_id) for session_id in self._sockets}
+        self._pubsub = pubsub
+
     def _on_message(self, message: dict[str, Any]) -> None:
         channel = message["channel"].decode()
-        if message["type"] == "subscribe":
-            self._confirmed.setdefault(channel, asyncio.Event()).set()
+        if message["type"] == "subscribe" and channel in self._confirmed:
+            self._confirmed[channel].set()
         if message["type"] != "message":
             return
         payload: bytes = message["data"]
@@ -195,15 +207,23 @@ class Hub:
 
     async def _came_up(self) -> None:
         await self._check_epoch()
-        if not self.store_up:
-            self.store_up = True
-            logger.info("action=store_up epoch=%s", self.epoch)
-            self.on_store_lost()
-            for session_id in list(self._sockets):
-                await self.send_control(watch=str(session_id))
-            self.tell_all(protocol.Recovered)
-            for outbox in self.outboxes():
-                outbox.fall_behind()
+        if self.store_up:
+            return
+        self.store_up = True
+        logger.info("action=store_up epoch=%s", self.epoch)
+        self.on_store_lost()
+        self.tell_all(protocol.Recovered)
+        for outbox in self.outboxes():
+            outbox.fall_behind()
+        await self._watch_all()
+
+    async def _watch_all(self) -> None:
+        with suppress(*_AWAY):
+            async with asyncio.timeout(config().redis.timeout):
+                pipe = redis.client().pipeline(transaction=False)
+                for session_id in self._sockets:
+                    pipe.publish(self._control, self.sender + json.dumps({"watch": str(session_id)}).encode())
+                await pipe.execute()
 
     def _went_down(self, error: BaseException) -> None:
         if self.store_up:
@@ -232,11 +252,13 @@ class Hub:
                 await job()
             except (ChainError, *_AWAY) as error:
                 logger.debug("action=check_failed error=%s", type(error).__name__)
+            except Exception:
+                # Whatever it was: a process that no longer looks would leave its sockets silent.
+                logger.exception("action=check_failed")
 
     async def _check(self) -> None:
         """Look for what got lost on the way: silent answers of other processes, rows that were not announced."""
-        if self.store_up:
-            await self._check_epoch()
+        await self._check_store()
         quiet_since = monotonic() - config().chat.repair_seconds
         suspects = [
             (outbox, message_id, cursor)
@@ -244,11 +266,13 @@ class Hub:
             for message_id, cursor in outbox.silent(quiet_since)
             if not self.is_local(message_id)
         ]
-        if not suspects:
+        # While the store is away nobody announces rows: the database itself tells then.
+        doubtful = {outbox for outbox, _, _ in suspects} if self.store_up else set(self.outboxes())
+        if not doubtful:
             return
-        sessions = {outbox.session_id for outbox, _, _ in suspects if outbox.session_id is not None}
+        sessions = {outbox.session_id for outbox in doubtful if outbox.session_id is not None}
         seqs = await database.run(replay.session_seqs, sessions)
-        for outbox, _, _ in suspects:
+        for outbox in doubtful:
             if outbox.session_id is not None and seqs.get(outbox.session_id, 0) > outbox.seq:
                 outbox.fall_behind()
         keys = sorted({streams.buffer_key(message_id, cursor.attempt) for _, message_id, cursor in suspects})
@@ -256,6 +280,15 @@ class Hub:
         for outbox, message_id, cursor in suspects:
             if ends.get(streams.buffer_key(message_id, cursor.attempt), cursor.offset) != cursor.offset:
                 outbox.fall_behind()
+
+    async def _check_store(self) -> None:
+        """A frozen store keeps its connections: the listener hears nothing, a command that times out tells."""
+        if self._pubsub is None:
+            return  # the listener knows that it is away, and tells when it is back
+        try:
+            await self._came_up()
+        except _AWAY as error:
+            self._went_down(error)
 
     async def _ends(self, keys: list[str]) -> dict[str, int]:
         try:

@@ -195,8 +195,12 @@ class Outbox:
             await self._catch_up(session_id)
         except ChainError:
             # The database is away. Nothing is lost: look again in a moment, and answer commands meanwhile.
-            loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(config().chat.repair_seconds, self.fall_behind)
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(config().chat.repair_seconds, self.fall_behind)
 
     async def _catch_up(self, session_id: UUID) -> None:
         changes = await database.run(replay.since, session_id, self.seq)
@@ -220,7 +224,9 @@ class Outbox:
             changes = await database.run(replay.since, session_id, self.seq)
         self.seq = max(self.seq, changes.seq)
         for pending in changes.pending:
-            await self._catch_up_stream(pending)
+            # One accepted after the rows were read comes with its own row's event; its text must not come before.
+            if pending.row_seq <= self.seq and not await self._catch_up_stream(pending):
+                return
 
     def _take_up(self, offsets: dict[UUID, int], changes: replay.Changes) -> None:
         """Go on at the client's own offsets, where the answer's row is the one the client knows."""
@@ -229,7 +235,8 @@ class Outbox:
             if offset and pending.row_seq <= self.seq:
                 self.cursors[pending.message_id] = StreamCursor(pending.attempt, offset, monotonic())
 
-    async def _catch_up_stream(self, pending: replay.Pending) -> None:
+    async def _catch_up_stream(self, pending: replay.Pending) -> bool:
+        """Send an unfinished answer's text; False if that ended in a reset."""
         cursor = self.cursors.setdefault(pending.message_id, StreamCursor(pending.attempt, 0, monotonic()))
         cursor.attempt = max(cursor.attempt, pending.attempt)
         local = self._local(pending.message_id)
@@ -239,10 +246,11 @@ class Outbox:
             try:
                 extras = await streams.read_extras(pending.message_id, cursor.attempt)
             except StoreUnavailable:
-                return  # the text stays where it is until the store is back; the hub then looks again
+                return True  # the text stays where it is until the store is back; the hub then looks again
         for frame in extras:
             await self._put(frame)
         await self._send_range(pending.message_id, cursor)
+        return pending.message_id in self.cursors
 
     async def _send_range(self, message_id: UUID, cursor: StreamCursor) -> None:
         """Send the text from the cursor to where the buffer ends now."""
@@ -278,6 +286,8 @@ class Outbox:
         cursor.lost_at = cursor.lost_at or now
         if cursor.offset and now - cursor.lost_at > 3 * config().chat.repair_seconds:
             await self._unservable()
+        elif cursor.offset:
+            self._look_again()
 
     async def _unservable(self) -> None:
         """The text at the client's offset is gone, or never was: start over from the rows."""

@@ -17,7 +17,8 @@ from kernel.text import storable
 
 VERSION = "chain.v1"
 
-ClientId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+#: The lookahead: Python's `$` alone would let a newline follow.
+ClientId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}$(?!\n)")]
 Cursor = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
@@ -40,7 +41,7 @@ CLOSE_MEANINGS = {
     Close.FORBIDDEN: "No such session among the caller's, or the page's origin is not allowed; a retry won't help.",
     Close.SLOW: "The client stopped reading or acknowledging; reconnect and resume.",
     Close.TOO_LARGE: "A frame was over the limit; don't send it again as it is.",
-    Close.PROTOCOL: "No `hello` in time, or too many frames that were not understood.",
+    Close.PROTOCOL: "No `hello` came in time.",
     Close.RATE_LIMIT: "Far too many commands; reconnect after a minute.",
     Close.DEPENDENCY_DOWN: "The database can't be reached; reconnect shortly.",
 }
@@ -293,7 +294,8 @@ def parse(frame: str) -> AnyCommand:
         return _decoder.decode(_without_lone_surrogates(frame))
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadFrame(f"Not a command of {VERSION}: {said}", id=_id_of(frame)) from error
+        # A field's name comes back in the text, and may be as long as a frame.
+        raise BadFrame(f"Not a command of {VERSION}: {said[:300]}", id=id_of(frame)) from error
 
 
 def _without_lone_surrogates(frame: str) -> str:
@@ -313,7 +315,8 @@ class _OnlyId(Struct):
     id: ClientId | None = None
 
 
-def _id_of(frame: str) -> str | None:
+def id_of(frame: str) -> str | None:
+    """The `id` of a frame that may be anything, for the answer to a command that is not carried out."""
     try:
         return msgspec.json.decode(frame, type=_OnlyId).id
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

@@ -12,7 +12,7 @@ from accounts.access import Caller
 from chat.models import ChatHistory, ChatSession, MessageStatus, Run
 from chat.turns import find_session
 from kernel.conf import config
-from kernel.errors import NotAuthenticated
+from kernel.errors import NotAuthenticated, NotFound, Refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +57,20 @@ def enter(credentials: Credentials, session_id: UUID) -> tuple[Caller, ChatSessi
     return caller, find_session(caller, session_id)
 
 
-def still_valid(asked: Iterable[tuple[Credentials, UUID]]) -> list[bool]:
-    """For each credentials and session: may the caller still be here? (signed out, deactivated, membership ended)"""
-    answers = []
+def objections(asked: Iterable[tuple[Credentials, UUID]]) -> list[Refused | None]:
+    """For each credentials and session: why the caller may be here no longer, if so.
+
+    Signed out or deactivated: NotAuthenticated; membership or session gone: NotFound.
+    """
+    found: list[Refused | None] = []
     for credentials, session_id in asked:
         try:
             enter(credentials, session_id)
-        except (NotAuthenticated, LookupError):
-            answers.append(False)
+        except (NotAuthenticated, NotFound) as error:
+            found.append(error)
         else:
-            answers.append(True)
-    return answers
+            found.append(None)
+    return found
 
 
 def since(session_id: UUID, seq: int) -> Changes:

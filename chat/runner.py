@@ -26,6 +26,7 @@ from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
+from kernel.text import storable
 from llm import usage
 from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
 
@@ -92,11 +93,14 @@ class Runner:
         self._own(self._keep_leases(), "chain-leases")
 
     async def close(self) -> None:
-        """Cut everything short at once; what was under way is another process's after the lease."""
+        """Cut everything short at once; what was under way is another process's."""
+        left = bool(self.jobs)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.flusher.close()
+        if left:
+            await self._release()
 
     def _own(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=name)
@@ -239,10 +243,11 @@ class Runner:
             seen.set()
 
     def _outcome(self, job: Job) -> Outcome:
-        error = job.work.exception() if job.work is not None and not job.work.cancelled() else None
+        cancelled = job.work is not None and job.work.cancelled()
+        error = job.work.exception() if job.work is not None and not cancelled else None
         if job.fate is Fate.STOPPED:
             status, code = MessageStatus.STOPPED, ""
-        elif error is None:
+        elif error is None and not cancelled:
             status, code = MessageStatus.COMPLETE, ""
         elif isinstance(error, ChainError):
             status, code = MessageStatus.FAILED, error.code
@@ -272,6 +277,13 @@ class Runner:
                 # The answer is paid for: keep it until the database is back. The lease decides whose it is then.
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+                continue
+            except Exception:
+                if outcome.error_code == "internal":
+                    raise
+                # Rows that can't be written as they are: a run that never ends would block its session for ever.
+                logger.exception("action=finish_failed run=%s", turn.run_id)
+                outcome = _bare(outcome)
                 continue
             break
         await self._hub.publish(turn.session_id, wire.row_of(row))
@@ -310,6 +322,10 @@ class Runner:
                     swept_at = monotonic()
                     await self._sweep()
             except (DatabaseUnavailable, Busy):
+                self._reachable_since = monotonic()
+            except Exception:
+                # Without this task every run of the process is lost after a lease: it goes on whatever happened.
+                logger.exception("action=leases_failed")
                 self._reachable_since = monotonic()
 
     async def _renew(self) -> None:
@@ -398,10 +414,13 @@ class Runner:
             job.cut(Fate.LOST)
         if left:
             logger.info("action=handed_over runs=%d", len(left))
+        await self._release()
+
+    async def _release(self) -> None:
         try:
             await database.run(turns.release, self.owner)
         except (DatabaseUnavailable, Busy):
-            logger.warning("action=release_failed")
+            logger.warning("action=release_failed")  # they run out by themselves
 
 
 def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
@@ -411,6 +430,13 @@ def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
     if shown or unknown:
         return Outcome(status=MessageStatus.INTERRUPTED, text=shown, log=log)
     return Outcome(status=MessageStatus.FAILED, text="", error_code="attempts_exhausted", log=log)
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """What can always be written of an end."""
+    tokens = usage.estimate([], outcome.text)
+    log = {"input_tokens": tokens.input_tokens, "output_tokens": tokens.output_tokens, "usage_estimated": True}
+    return Outcome(status=MessageStatus.FAILED, text=storable(outcome.text), error_code="internal", log=log)
 
 
 def _log_of(job: Job, text: str) -> dict[str, Any]:

@@ -30,8 +30,6 @@ from vectorstore.embeddings.embedder import embedder
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at whether the sockets' people are still signed in and members.
-_REVALIDATE = 60
 _CLOSE_BATCH = 100
 
 
@@ -43,6 +41,8 @@ class Connected(Protocol):
     credentials: Credentials
 
     async def close(self, code: Close) -> None: ...
+
+    async def turn_out(self, error: ChainError) -> None: ...
 
 
 class Runtime:
@@ -134,8 +134,9 @@ class Runtime:
         left = list(self.connections)
         for start in range(0, len(left), _CLOSE_BATCH):
             batch = left[start : start + _CLOSE_BATCH]
-            async with asyncio.timeout(5):
-                await asyncio.gather(*(one.close(Close.RESTART) for one in batch), return_exceptions=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await asyncio.gather(*(one.close(Close.RESTART) for one in batch), return_exceptions=True)
             await asyncio.sleep(0.05)
 
     def goodbye(self) -> protocol.Goodbye:
@@ -149,16 +150,16 @@ class Runtime:
 
     async def _watch_connections(self) -> None:
         """Close those that stalled, and those whose people were signed out or lost their membership."""
-        ticks = 0
+        validated_at = monotonic()
         while True:
             await asyncio.sleep(1)
-            ticks += 1
             now = monotonic()
             for one in list(self.connections):
                 since = one.outbox.sending_since
                 if since is not None and now - since > config().chat.slow_seconds:
                     await one.close(Close.SLOW)
-            if ticks % _REVALIDATE == 0:
+            if now - validated_at >= config().chat.revalidate_seconds:
+                validated_at = now
                 with suppress(ChainError):
                     await self._revalidate()
 
@@ -167,13 +168,17 @@ class Runtime:
         for start in range(0, len(known), 100):
             batch = known[start : start + 100]
             asked = [(one.credentials, one.session_id) for one in batch if one.session_id is not None]
-            for one, valid in zip(batch, await database.run(replay.still_valid, asked), strict=True):
-                if not valid:
-                    await one.close(Close.SIGN_IN)
+            for one, objection in zip(batch, await database.run(replay.objections, asked), strict=True):
+                if objection is not None:
+                    await one.turn_out(objection)
 
 
 def _call(handler: Any, number: int, frame: FrameType | None) -> None:
-    if callable(handler):
+    server: Any = getattr(handler, "__self__", None)
+    if getattr(server, "should_exit", None) is False:
+        # uvicorn would end by raising the signal again: after an orderly drain that looks like a crash.
+        server.should_exit = True
+    elif callable(handler):
         handler(number, frame)
     elif handler == signal.SIG_DFL:
         signal.signal(number, signal.SIG_DFL)

@@ -26,6 +26,7 @@ from chat import protocol, wire
 from chat.wire import Live
 from kernel import redis
 from kernel.conf import config
+from kernel.text import storable
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,11 @@ class LocalStream:
         live = wire.extra_of(self.message_id, self.attempt, event)
         self.extras[name] = live
         self._new_extras.append((name, live))
-        if not self.queued:
-            self._flusher.queue(self)
+        self._flusher.queue(self)
 
     def append(self, text: str) -> None:
         """Take text from the model; the flusher carries it on."""
-        self._pieces.append(text)
+        self._pieces.append(storable(text))
         if not self.queued:
             self._flusher.queue(self)
 
@@ -136,10 +136,15 @@ class Flusher:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._retry_at = 0.0
+        self._later: asyncio.TimerHandle | None = None
+        #: Counts the losses of the store's content: what was written before one is not kept.
+        self._losses = 0
         self._task = asyncio.create_task(self._run(), name="chain-flusher")
 
     async def close(self) -> None:
         self._task.cancel()
+        if self._later is not None:
+            self._later.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
 
@@ -153,6 +158,8 @@ class Flusher:
             del self.streams[stream.message_id]
 
     def queue(self, stream: LocalStream) -> None:
+        if stream.queued:
+            return
         stream.queued = True
         stream.settled.clear()
         self._queue.append(stream)
@@ -162,10 +169,12 @@ class Flusher:
 
     def store_lost(self) -> None:
         """Redis lost its content or the connection: write every open answer anew."""
+        self._losses += 1
         for stream in self.streams.values():
             stream.stored = False
-            if not stream.queued:
-                self.queue(stream)
+            # Whoever watches has to say so again, which may get lost too.
+            stream.watched = True
+            self.queue(stream)
 
     async def _run(self) -> None:
         options = config().chat
@@ -182,7 +191,11 @@ class Flusher:
                 self._wake.set()
                 await asyncio.sleep(options.flush_max)
                 continue
-            await self._flush(batch)
+            try:
+                await self._flush(batch)
+            except Exception:
+                # Every answer of the process goes through this task; readers that miss text look for it.
+                logger.exception("action=flush_failed")
             # Under load a flush takes longer; waiting three times as long keeps it at a quarter of the process's time.
             pause = min(max(options.flush_min, 3 * (monotonic() - began)), options.flush_max)
             with suppress(TimeoutError):
@@ -195,8 +208,14 @@ class Flusher:
         writes = [stream.take() for stream in batch if self.streams.get(stream.message_id) is stream]
         if writes:
             await self._store(writes)
+            # That may have taken longer than the leases: whose the answers are is known after a renewal, and what
+            # another process has settled meanwhile must not grow at our sockets.
+            while not self._may_write():
+                await asyncio.sleep(config().chat.flush_max)
         for write in writes:
             stream = write.stream
+            if self.streams.get(stream.message_id) is not stream:
+                continue
             stream.shown = len(stream.data)
             for live in write.lives:
                 self._deliver(stream.session_id, live)
@@ -205,8 +224,7 @@ class Flusher:
 
     async def _store(self, writes: list[Write]) -> None:
         if monotonic() < self._retry_at:
-            for write in writes:
-                write.stream.stored = False
+            self._leave_unstored(writes)
             return
         try:
             lengths = await self._send(redis.client(), writes)
@@ -222,6 +240,7 @@ class Flusher:
     async def _send(self, client: Redis, writes: list[Write]) -> list[int | None]:
         """One pipeline for all writes; the new length of each buffer that was appended to."""
         ttl = int(config().chat.buffer_ttl)
+        losses = self._losses
         pipe = client.pipeline(transaction=False)
         readers: list[Callable[[int], None]] = []
         lengths: list[int | None] = [None] * len(writes)
@@ -230,7 +249,7 @@ class Flusher:
 
         for place, write in enumerate(writes):
             stream = write.stream
-            for name, live in write.extras:
+            for name, live in write.extras if stream.stored else stream.extras.items():
                 pipe.hset(stream.extras_key, name, live.frame)
                 pipe.expire(stream.extras_key, ttl)
                 readers += [ignore, ignore]
@@ -247,7 +266,7 @@ class Flusher:
         async with asyncio.timeout(config().redis.timeout):
             replies = await pipe.execute()
         for write in writes:
-            write.stream.stored = True
+            write.stream.stored = self._losses == losses
         for read, reply in zip(readers, replies, strict=True):
             read(reply)
         return lengths
@@ -260,9 +279,21 @@ class Flusher:
             logger.warning("action=store_lost error=%s", type(error).__name__)
         self.store_up = False
         self._retry_at = monotonic() + 0.5
+        self._leave_unstored(writes)
+
+    def _leave_unstored(self, writes: list[Write]) -> None:
+        """Whether a failed command was carried out is not known: the whole text is written next time, and soon."""
         for write in writes:
-            # Whether the command was carried out is not known: the whole text is written next time.
             write.stream.stored = False
+        if self._later is None:
+            pause = max(self._retry_at - monotonic(), 0) + 0.01
+            self._later = asyncio.get_running_loop().call_later(pause, self._queue_unstored)
+
+    def _queue_unstored(self) -> None:
+        self._later = None
+        for stream in self.streams.values():
+            if not stream.stored and stream.data:
+                self.queue(stream)
 
 
 async def read_text(message_id: UUID, attempt: int, offset: int, limit: int) -> bytes | None:

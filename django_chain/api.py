@@ -1,5 +1,6 @@
 """The REST API: who may call it, and how its errors look: `{"code", "message"}`, as on the socket."""
 
+import logging
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -23,6 +24,8 @@ from kernel.errors import (
     TooLarge,
     Unavailable,
 )
+
+logger = logging.getLogger(__name__)
 
 _STATUS: list[tuple[type[ChainError], int]] = [
     (NotAuthenticated, 401),
@@ -89,3 +92,9 @@ def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     code = Forbidden.code if error.status_code == 403 else Invalid.code
     return _answer(request, status=error.status_code, code=code, message=str(error))
+
+
+@api.exception_handler(Exception)
+def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
+    logger.error("action=request_failed path=%s", request.path, exc_info=error)
+    return _answer(request, status=500, code=ChainError.code, message=ChainError.default_message)

@@ -13,11 +13,11 @@
 """
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
+import django
 
 from django_chain.embedded import state
 
@@ -63,7 +63,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "frontend.middleware.content_security_policy",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -121,7 +121,11 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = _env("ACCOUNT_EMAIL_VERIFICATION", "optional")
 LOGIN_REDIRECT_URL = "/"
 LOGIN_URL = "account_login"
-EMAIL_BACKEND = _env("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+_mailer = _env("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+if django.VERSION >= (6, 1):  # where the one setting became a dict of mailers, and the old name warns
+    MAILERS = {"default": {"BACKEND": _mailer}}
+else:
+    EMAIL_BACKEND = _mailer
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _env("REDIS_URL")}}
 CHANNEL_LAYERS = {
@@ -135,11 +139,10 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
-with suppress(OSError):  # a read-only image has made it when it was built
-    STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+STATIC_ROOT = BASE_DIR / "staticfiles"
 # The files are small and served by the app itself: no collectstatic step stands between a clone and a page.
-WHITENOISE_USE_FINDERS = True
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -157,10 +160,20 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "filters": {
+        "no_traceback": {"()": "django_chain.logs.NoTraceback"},
+        "expected": {"()": "django_chain.logs.NotReadyIsNoError"},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": _env("LOG_LEVEL", "INFO")},
     # Request lines of HTTP client libraries would name provider URLs at INFO.
-    "loggers": {"httpx": {"level": "WARNING"}, "httpx2": {"level": "WARNING"}, "openai": {"level": "WARNING"}},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "openai": {"level": "WARNING"},
+        "uvicorn.error": {"filters": ["no_traceback"]},
+        "django.request": {"filters": ["expected"]},
+    },
 }
 
 # LangSmith tracing is switched on by environment variables and sends prompts out; only an explicit choice may do that.

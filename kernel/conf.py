@@ -123,6 +123,8 @@ class Chat(Section, frozen=True):
     flow_control: Literal["auto", "credit", "off"] = "auto"
     drain_seconds: Seconds = 20.0
     reconnect_spread: Seconds = 5.0
+    #: How often open sockets are asked whether their person is still signed in and a member.
+    revalidate_seconds: Seconds = 60.0
     commands_per_minute: Count = 600
     #: Default workflow for sessions without one; None: the built-in one (memory, retrieve, prompt, llm).
     default_workflow: list[dict[str, Any]] | None = None

@@ -5,12 +5,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from django_chain.embedded import process, state
-from django_chain.embedded.app_server import DEFAULT_PORT, AppServer, choose_port
+from django_chain.embedded.app_server import DEFAULT_PORT, AppServer, choose_port, is_free
 from django_chain.embedded.errors import ChainError, StartError
 from django_chain.embedded.lock import OnlyRun
 from django_chain.embedded.stack import Service, Stack
@@ -55,23 +55,29 @@ def _run(environ: Mapping[str, str]) -> None:
     data_dir = state.data_dir()
     say(f"Django Chain demo, data in {data_dir}")
     with OnlyRun(data_dir, waiting=lambda: say("Another run is just ending there; waiting for it …")) as run:
-        port = choose_port(environ.get("PORT", ""))
-        if port != DEFAULT_PORT and not environ.get("PORT"):
-            say(f"Port {DEFAULT_PORT} is taken, so this one serves on {port}.")
-        with Stack(data_dir, environ=environ, report=step) as stack:
+        port = environ.get("PORT", "")
+        choose_port(port)  # a taken one is told at once
+        with Stack(data_dir, environ=environ, report=step) as stack, _stopping(run) as servers:
             stack.announce(**_choices(environ))
-            server = AppServer(data_dir, port=port, variables=stack.variables)
-            try:
-                _prepare(stack.variables)
-                _start(server)
-                stack.announce(CHAIN_URL=server.url)
-                _invite(server.url, environ, seconds=time.monotonic() - begun)
-                _watch({"The application server": server, **stack.services})
-            finally:
-                _ignore_signals()
-                run.ending()
-                say("\nStopping; answers under way may finish first …")
-                server.stop()
+            _prepare(stack.variables)
+            server = _serve(servers, port, stack)
+            stack.announce(CHAIN_URL=server.url)
+            _invite(server.url, environ, seconds=time.monotonic() - begun)
+            _watch({"The application server": server, **stack.services})
+
+
+@contextmanager
+def _stopping(run: OnlyRun) -> Iterator[list[AppServer]]:
+    """A list of servers that are stopped first on the way out, while the services still run."""
+    servers: list[AppServer] = []
+    try:
+        yield servers
+    finally:
+        _ignore_signals()
+        run.ending()
+        say("\nStopping; answers under way may finish first …")
+        for server in servers:
+            server.stop()
 
 
 def _choices(environ: Mapping[str, str]) -> dict[str, str]:
@@ -90,10 +96,23 @@ def _prepare(variables: Mapping[str, str]) -> None:
         raise StartError("The database could not be prepared; the reason stands above.")
 
 
-def _start(server: AppServer) -> None:
+def _serve(servers: list[AppServer], asked: str, stack: Stack) -> AppServer:
+    """Start the application on the port that was asked for, or on the first free one."""
     begun = time.monotonic()
-    server.start()
-    step("application server", time.monotonic() - begun)
+    while True:
+        server = AppServer(state.data_dir(), port=choose_port(asked), variables=stack.variables)
+        servers.append(server)
+        try:
+            server.start()
+        except StartError:
+            # Another demo may have taken the port while this one was starting.
+            if asked or is_free(server.port):
+                raise
+            continue
+        step("application server", time.monotonic() - begun)
+        if server.port != DEFAULT_PORT and not asked:
+            say(f"Port {DEFAULT_PORT} is taken, so this one serves on {server.port}.")
+        return server
 
 
 def _invite(url: str, environ: Mapping[str, str], *, seconds: float) -> None:

@@ -92,6 +92,11 @@ class Client:
         await self._reader
         self._socket = None
 
+    def check(self) -> None:
+        """Raise what the reader found to be a broken promise, if it did."""
+        if self._reader is not None and self._reader.done() and not self._reader.cancelled():
+            self._reader.result()
+
     async def send_json(self, frame: dict[str, Any]) -> None:
         await self.send_raw(json.dumps(frame))
 

@@ -42,6 +42,9 @@ class Gate:
     def release(self) -> None:
         self._open.set()
 
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
     async def passed(self) -> None:
         self.reached.set()
         while not self._open.is_set():

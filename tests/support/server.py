@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx2 as httpx
 
+from django_chain.embedded.process import bound
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -52,8 +54,9 @@ class Server:
         daphne = ["django_chain.daphne", "-b", "127.0.0.1", "-p", str(self.port), "django_chain.asgi:application"]
         command = [*uvicorn, *options] if self.kind == "uvicorn" else daphne
         with self.log.open("ab") as log:
+            # Bound to us: a run that is killed leaves no server behind.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=ROOT, env=self._env, stdout=log, stderr=log
+                bound([sys.executable, "-m", *command]), cwd=ROOT, env=self._env, stdout=log, stderr=log
             )
         return self
 

@@ -1,3 +1,13 @@
+"""A Django app of the tests: dies at named moments of a turn, once, when a message asks for it.
+
+A message that holds `[[die:MOMENT]]` ends its server process there with SIGKILL. The file in FAULTS_FILE says that it
+happened, so that the next process goes on, and the test knows that the moment was really hit. Moments:
+
+`after-commit`   the message is committed, the ack is not on its way yet
+`before-model`   the workflow step `fault`, which stands before the model call; it waits until the test has made the
+                 file FAULTS_FILE + ".go", so that the ack is surely out
+"""
+
 import os
 import signal
 from pathlib import Path
@@ -8,13 +18,18 @@ from django.db import transaction
 from django.db.models.signals import post_save
 
 
+def wanted(moment: str, text: str) -> bool:
+    """Whether `text` asks for this moment and it has not happened yet."""
+    file = os.environ.get("FAULTS_FILE")
+    return file is not None and f"[[die:{moment}]]" in text and not Path(file).exists()
+
+
 def die_once(moment: str, text: str) -> None:
     """End this process here if `text` asks for it and it has not happened yet."""
-    file = os.environ.get("FAULTS_FILE")
-    if file is None or f"[[die:{moment}]]" not in text:
+    if not wanted(moment, text):
         return
     try:
-        with Path(file).open("x") as hit:
+        with Path(os.environ["FAULTS_FILE"]).open("x") as hit:
             hit.write(moment)
     except FileExistsError:
         return
@@ -27,8 +42,10 @@ class FaultsConfig(AppConfig):
 
     def ready(self) -> None:
         from chat.models import Run
+        from llm.registry import workflow_steps
 
         post_save.connect(self._run_saved, sender=Run, dispatch_uid="faults")
+        workflow_steps.add("fault", "tests.support.faults.step:FaultStep")
 
     @staticmethod
     def _run_saved(instance: Any, created: bool, **_: Any) -> None:

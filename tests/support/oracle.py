@@ -1,0 +1,62 @@
+"""What must be true of a session's rows whatever happened, and of what its clients were shown."""
+
+from collections import Counter
+from typing import Any
+
+from chat.models import ChatHistory, ChatSession, Run
+from kernel import database
+from llm.models import InteractionLog
+from tests.support.client import Client
+
+
+async def check(session_id: str, *clients: Client) -> list[dict[str, Any]]:
+    """Check the invariants of a session at rest; its rows in order."""
+    rows, problems = await database.run(_rows_and_problems, session_id)
+    assert not problems, problems
+    by_id = {str(row["id"]): row for row in rows}
+    for client in clients:
+        check_client(client, by_id)
+    return rows
+
+
+def check_client(client: Client, by_id: dict[str, dict[str, Any]]) -> None:
+    """What was acked is stored; what is shown as final is what is stored."""
+    client.check()
+    for frame in client.frames:
+        if frame["type"] == "ack" and "message_id" in frame:
+            row = by_id.get(frame["message_id"])
+            assert row is not None, f"acked and not stored: {frame}"
+            assert row["client_id"] == frame["id"]
+    for key, shown in client.messages.items():
+        stored = by_id[key]
+        assert shown["content"] == stored["content"]
+        assert (shown["status"], shown["seq"]) == (stored["status"], stored["seq"])
+    for key, text in client.texts.items():
+        assert by_id[key]["content"].encode().startswith(text)
+
+
+def _rows_and_problems(session_id: str) -> tuple[list[dict[str, Any]], list[str]]:
+    problems = []
+    session = ChatSession.objects.get(id=session_id)
+    rows = list(ChatHistory.objects.filter(session=session).order_by("order").values())
+    runs = list(Run.objects.filter(session=session))
+    logs = list(InteractionLog.objects.filter(session=session))
+    if [row["order"] for row in rows] != list(range(1, len(rows) + 1)):
+        problems.append(f"orders {[row['order'] for row in rows]}")
+    if rows and max(row["seq"] for row in rows) > session.seq:
+        problems.append("a row's seq is ahead of its session's")
+    problems += [f"{row['id']} is still {row['status']}" for row in rows if row["status"] == "pending"]
+    problems += [f"run {run.id} is still open" for run in runs if run.status == "pending" or run.finished_at is None]
+    status = {row["id"]: row["status"] for row in rows}
+    problems += [f"run {run.id} and its row differ" for run in runs if status[run.message_id] != run.status]
+    for run_id, count in Counter(log.run_id for log in logs).items():
+        if count != 1:
+            problems.append(f"{count} log rows for run {run_id}")
+    if {log.run_id for log in logs} != {run.id for run in runs}:
+        problems.append("runs and log rows differ")
+    for log in logs:
+        if log.status == "started" or log.finished_at is None:
+            problems.append(f"the log row of run {log.run_id} is still open")
+        if log.input_tokens is None or log.output_tokens is None:
+            problems.append(f"the log row of run {log.run_id} has no usage")
+    return rows, problems
