@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from accounts import tokens
 from accounts.models import WRITERS, Workspace
 from kernel.errors import Forbidden, NotAuthenticated
+from kernel.text import storable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ def caller_of(user: AbstractBaseUser) -> Caller:
 
 def from_session_key(session_key: str) -> Caller:
     """The caller whose Django session this is (database work: two queries)."""
-    if "\0" in session_key:  # a quoted cookie may hold one, and the database refuses it
+    if session_key != storable(session_key):  # a quoted cookie may hold a NUL, which the database refuses
         raise NotAuthenticated
     engine: Any = import_module(settings.SESSION_ENGINE)
     request = HttpRequest()

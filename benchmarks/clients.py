@@ -41,10 +41,10 @@ _decode = msgspec.json.Decoder(_Frame).decode
 
 
 class Client:
-    """`frames` counts the frames that carried text; `on_text` gets their text."""
+    """`frames` counts what came, `deltas` the frames that carried text; `on_text` gets their text."""
 
     def __init__(self, on_text: Callable[[str], None] | None = None) -> None:
-        self.frames = 0
+        self.frames = self.deltas = 0
         self._on_text = on_text
         self._socket: Socket | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,7 +70,7 @@ class Client:
         raise NotImplementedError
 
     def _take(self, text: str) -> None:
-        self.frames += 1
+        self.deltas += 1
         if self._on_text is not None:
             self._on_text(text)
 
@@ -87,6 +87,7 @@ class Peer(Client):
             await self._done
 
     def _on_frame(self, raw: bytes) -> None:
+        self.frames += 1
         frame = _decode(raw)
         if frame.type == "token":
             self._take(frame.text)
@@ -117,6 +118,7 @@ class Chat(Client):
             await self._done
 
     def _on_frame(self, raw: bytes) -> None:
+        self.frames += 1
         frame = _decode(raw)
         match frame.type:
             case "delta":

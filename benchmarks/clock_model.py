@@ -17,7 +17,7 @@ class ClockModel(FakeChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         async for due in due_times(self.tokens or 0, self.tokens_per_second or 0):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=stamp(due)))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=stamp(due) if self.tokens_per_second else "word "))
         yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata={"finish_reason": "stop"}))
 
 

@@ -4,22 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
 
-#: Tokens after which the event loop gets a turn when nothing else makes us wait, as a provider's next read would.
-_TOKENS_PER_READ = 1
+#: Tokens that a late server takes in one turn of its event loop.
+_WAITING = 16
 
 
 async def due_times(tokens: int, rate: float) -> AsyncIterator[float]:
-    """Yield `tokens` times, each when its token is due (`rate` a second; 0: at once), the time it was due at.
+    """For each of `tokens`: wait until it is due, and yield the time it was due at; `rate` tokens a second.
 
-    A server that is late doesn't wait: the provider has gone on meanwhile, and what it said lies there to be read.
+    `rate` 0: one at each turn of the event loop. A server that is late doesn't wait: its provider has gone on
+    meanwhile, and what it said lies there to be read.
     """
     start = monotonic()
     for count in range(1, tokens + 1):
-        due = start + count / rate if rate else monotonic()
-        ahead = due - monotonic()
-        if rate and ahead > 0:
+        due = start + count / rate if rate else 0.0
+        if not rate:
+            await asyncio.sleep(0)
+        elif (ahead := due - monotonic()) > 0:
             await asyncio.sleep(ahead)
-        elif count % _TOKENS_PER_READ == 0:
+        elif count % _WAITING == 0:
             await asyncio.sleep(0)
         yield due
 

@@ -12,7 +12,7 @@ import msgspec
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from ninja import Query, Router, Schema, Status
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from accounts import tokens
 from accounts.access import Caller
@@ -27,8 +27,10 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 _BAD_CURSOR = "The cursor is not one that this list gave; start without one."
 
 
-class SessionIn(Schema):
+class SessionIn(BaseModel, extra="forbid"):
     """A new session; without `workspace` it is in the caller's own."""
+
+    # Not a ninja Schema: that takes any JSON value for an object without fields.
 
     title: str = Field("", max_length=200)
     workspace: UUID | None = None

@@ -119,7 +119,7 @@ class Connection:
     async def _turn_away(self) -> None:
         """This process takes no more sockets."""
         self._refusing = True
-        self._reply(self._runtime.goodbye())
+        self._reply(self._runtime.goodbye("restart" if self._runtime.draining else "full"))
         await self._close_when_told(Close.RESTART)
 
     async def _close_when_told(self, code: Close) -> None:

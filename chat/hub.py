@@ -49,6 +49,8 @@ class Hub:
         self._pubsub: PubSub | None = None
         self._confirmed: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        #: Sessions with an event that couldn't be published.
+        self._unannounced: set[UUID] = set()
 
     def start(self) -> None:
         self._tasks = [
@@ -102,12 +104,14 @@ class Hub:
             if live.kind is Kind.ROW:
                 self.on_row(session_id)
         channel = streams.channel(session_id)
-        with suppress(*_AWAY):
+        try:
             async with asyncio.timeout(config().redis.timeout):
                 pipe = redis.client().pipeline(transaction=False)
                 for live in lives:
                     pipe.publish(channel, wire.pack(self.sender, live))
                 await pipe.execute()
+        except _AWAY:
+            self._unannounced.add(session_id)
 
     def others_watch(self, session_id: UUID, receivers: int) -> bool:
         """Whether a published event's count of receivers means that another process watches."""
@@ -115,9 +119,17 @@ class Hub:
 
     async def send_control(self, **what: str) -> None:
         """Tell every process something; best effort (each has a slower way to find out)."""
+        await self._send_controls([what])
+
+    async def _send_controls(self, controls: list[dict[str, str]]) -> bool:
         with suppress(*_AWAY):
             async with asyncio.timeout(config().redis.timeout):
-                await redis.client().publish(self._control, self.sender + json.dumps(what).encode())
+                pipe = redis.client().pipeline(transaction=False)
+                for what in controls:
+                    pipe.publish(self._control, self.sender + json.dumps(what).encode())
+                await pipe.execute()
+                return True
+        return False
 
     def _on_control(self, payload: bytes) -> None:
         try:
@@ -126,6 +138,9 @@ class Hub:
                 self.on_stop(UUID(what["stop"]))
             if "watch" in what:
                 self.on_watch(UUID(what["watch"]))
+            if "look" in what:
+                for outbox in self._sockets.get(UUID(what["look"]), ()):
+                    outbox.fall_behind()
         except (ValueError, TypeError, AttributeError):
             logger.warning("action=bad_control")
 
@@ -215,15 +230,7 @@ class Hub:
         self.tell_all(protocol.Recovered)
         for outbox in self.outboxes():
             outbox.fall_behind()
-        await self._watch_all()
-
-    async def _watch_all(self) -> None:
-        with suppress(*_AWAY):
-            async with asyncio.timeout(config().redis.timeout):
-                pipe = redis.client().pipeline(transaction=False)
-                for session_id in self._sockets:
-                    pipe.publish(self._control, self.sender + json.dumps({"watch": str(session_id)}).encode())
-                await pipe.execute()
+        await self._send_controls([{"watch": str(session_id)} for session_id in self._sockets])
 
     def _went_down(self, error: BaseException) -> None:
         if self.store_up:
@@ -259,6 +266,7 @@ class Hub:
     async def _check(self) -> None:
         """Look for what got lost on the way: silent answers of other processes, rows that were not announced."""
         await self._check_store()
+        await self._announce_late()
         quiet_since = monotonic() - config().chat.repair_seconds
         suspects = [
             (outbox, message_id, cursor)
@@ -280,6 +288,12 @@ class Hub:
         for outbox, message_id, cursor in suspects:
             if ends.get(streams.buffer_key(message_id, cursor.attempt), cursor.offset) != cursor.offset:
                 outbox.fall_behind()
+
+    async def _announce_late(self) -> None:
+        """Have the other processes look at the sessions with events that they were not told of."""
+        late, self._unannounced = self._unannounced, set()
+        if late and not await self._send_controls([{"look": str(session_id)} for session_id in late]):
+            self._unannounced |= late
 
     async def _check_store(self) -> None:
         """A frozen store keeps its connections: the listener hears nothing, a command that times out tells."""

@@ -13,6 +13,7 @@ from time import monotonic
 from uuid import UUID
 
 from chat import protocol, replay, streams, wire
+from chat.models import ChatHistory
 from chat.protocol import encode
 from chat.streams import LocalStream
 from chat.wire import Kind, Live
@@ -138,7 +139,7 @@ class Outbox:
     async def _put(self, frame: str) -> None:
         self.sending_since = monotonic()
         if self.credit is not None:
-            await self._await_credit(len(frame))
+            await self._await_credit(len(frame.encode()))
         await self._send(frame)
         self.sending_since = None
 
@@ -215,10 +216,7 @@ class Outbox:
         if offsets:
             self._take_up(offsets, changes)
         while True:
-            for row in changes.rows:
-                live = wire.row_of(row)
-                await self._put(live.frame)
-                self._note_row(live)
+            await self._send_rows(changes.rows, changes.rest)
             if not changes.more:
                 break
             changes = await database.run(replay.since, session_id, self.seq)
@@ -227,6 +225,17 @@ class Outbox:
             # One accepted after the rows were read comes with its own row's event; its text must not come before.
             if pending.row_seq <= self.seq and not await self._catch_up_stream(pending):
                 return
+
+    async def _send_rows(self, rows: list[ChatHistory], rest: list[replay.Listed]) -> None:
+        """Send rows, each let go as soon as it is sent, then read the next ones."""
+        while True:
+            while rows:
+                live = wire.row_of(rows.pop(0))
+                await self._put(live.frame)
+                self._note_row(live)
+            if not rest:
+                return
+            rows, rest = await database.run(replay.piece, rest)
 
     def _take_up(self, offsets: dict[UUID, int], changes: replay.Changes) -> None:
         """Go on at the client's own offsets, where the answer's row is the one the client knows."""

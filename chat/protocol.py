@@ -36,7 +36,7 @@ class Close(IntEnum):
 
 
 CLOSE_MEANINGS = {
-    Close.RESTART: "The server restarts or moves; reconnect after the time that `goodbye` named.",
+    Close.RESTART: "The server restarts, is full or failed; reconnect after the time that `goodbye` named, or shortly.",
     Close.SIGN_IN: "No valid sign-in or token; sign in, or get a new token.",
     Close.FORBIDDEN: "No such session among the caller's, or the page's origin is not allowed; a retry won't help.",
     Close.SLOW: "The client stopped reading or acknowledging; reconnect and resume.",
@@ -217,7 +217,7 @@ class Reset(Event, tag="reset", frozen=True):
 
 
 class Goodbye(Event, tag="goodbye", frozen=True):
-    """The server will close; reconnect after so many seconds."""
+    """The server will close; reconnect after so many seconds. `reason`: restart, or full."""
 
     reason: str
     reconnect_after: float
@@ -269,6 +269,7 @@ ERROR_CODES = {
     "provider_bad_response": "The model's provider sent something that is not understood.",
     "provider_misconfigured": "The model's provider is not set up rightly; tell the operator.",
     "workflow_invalid": "The session's workflow can't be run; tell its author.",
+    "embedding_mismatch": "The documents were indexed with another embedding model; tell the operator.",
     "misconfigured": "The server is not set up for this; tell the operator.",
     "attempts_exhausted": "The answer was begun several times and never finished; try again.",
     "internal": "Something went wrong on the server; it was logged.",

@@ -3,9 +3,11 @@
 Units of database work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+
+from django.db.models import F, Func, IntegerField, QuerySet
 
 from accounts import access
 from accounts.access import Caller
@@ -13,6 +15,9 @@ from chat.models import ChatHistory, ChatSession, MessageStatus, Run
 from chat.turns import find_session
 from kernel.conf import config
 from kernel.errors import NotAuthenticated, NotFound, Refused
+
+#: Text that is read at once for one socket: a client that doesn't read holds no more than that of our memory.
+PIECE_BYTES = 262_144
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +37,25 @@ class Pending:
     row_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A row that is to be sent: as it was stamped when it was listed, and the bytes of its text."""
+
+    id: UUID
+    seq: int
+    size: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """A page of changed rows, oldest change first. `seq` is the session's own, read before the rows."""
+    """A page of changed rows, oldest change first: the first ones whole, the rest to be read by `piece`.
+
+    `seq` is the session's own, read before the rows.
+    """
 
     seq: int
     rows: list[ChatHistory]
+    rest: list[Listed]
     more: bool
     pending: list[Pending]
 
@@ -77,17 +95,39 @@ def since(session_id: UUID, seq: int) -> Changes:
     """Rows changed after `seq`, a page of them, and the unfinished answers."""
     page = config().chat.page_rows
     session_seq = ChatSession.objects.values_list("seq", flat=True).get(id=session_id)
-    rows = list(ChatHistory.objects.filter(session_id=session_id, seq__gt=seq).order_by("seq")[: page + 1])
-    return Changes(seq=session_seq, rows=rows[:page], more=len(rows) > page, pending=_pending(session_id))
+    listed = _listed(ChatHistory.objects.filter(session_id=session_id, seq__gt=seq).order_by("seq")[: page + 1])
+    rows, rest = piece(listed[:page])
+    return Changes(seq=session_seq, rows=rows, rest=rest, more=len(listed) > page, pending=_pending(session_id))
 
 
 def first_page(session_id: UUID) -> Changes:
     """The newest messages, as a client sees them that holds nothing."""
     page = config().chat.page_rows
     session_seq = ChatSession.objects.values_list("seq", flat=True).get(id=session_id)
-    rows = list(ChatHistory.objects.filter(session_id=session_id).order_by("-order")[:page])
-    rows.sort(key=lambda row: row.seq)
-    return Changes(seq=session_seq, rows=rows, more=False, pending=_pending(session_id))
+    listed = _listed(ChatHistory.objects.filter(session_id=session_id).order_by("-order")[:page])
+    rows, rest = piece(sorted(listed, key=lambda one: one.seq))
+    return Changes(seq=session_seq, rows=rows, rest=rest, more=False, pending=_pending(session_id))
+
+
+def piece(listed: Sequence[Listed]) -> tuple[list[ChatHistory], list[Listed]]:
+    """The first of these rows, as many as fit into memory for one socket, and those left over.
+
+    A row that was stamped anew meanwhile is left out: it is a later change now.
+    """
+    taken, size = 0, 0
+    for one in listed:
+        size += one.size
+        if taken and size > PIECE_BYTES:
+            break
+        taken += 1
+    seqs = {one.id: one.seq for one in listed[:taken]}
+    rows = [row for row in ChatHistory.objects.filter(id__in=seqs).order_by("seq") if row.seq == seqs[row.id]]
+    return rows, list(listed[taken:])
+
+
+def _listed(rows: QuerySet[ChatHistory]) -> list[Listed]:
+    size = Func(F("content"), function="octet_length", output_field=IntegerField())
+    return [Listed(*values) for values in rows.values_list("id", "seq", size)]
 
 
 def _pending(session_id: UUID) -> list[Pending]:

@@ -335,7 +335,8 @@ class Runner:
         attempts = {one.answer_id: one.attempt for one in held}
         for answer_id, attempt in asked:
             job = self.jobs.get(answer_id)
-            if job is not None and not job.ending and attempts.get(answer_id) != attempt:
+            # One that is just being ended, too: its row is fenced, what it still shows is not.
+            if job is not None and attempts.get(answer_id) != attempt:
                 self.flusher.drop(job.stream)
                 job.cut(Fate.LOST)
         # Only now may text flow again: what was lost is cut.

@@ -139,10 +139,10 @@ class Runtime:
                     await asyncio.gather(*(one.close(Close.RESTART) for one in batch), return_exceptions=True)
             await asyncio.sleep(0.05)
 
-    def goodbye(self) -> protocol.Goodbye:
+    def goodbye(self, reason: str = "restart") -> protocol.Goodbye:
         """Each socket gets a time of its own, so that they don't all come back at once."""
         return protocol.Goodbye(
-            reason="restart",
+            reason=reason,
             reconnect_after=round(uniform(0.1, config().chat.reconnect_spread), 2),  # noqa: S311
         )
 
@@ -160,8 +160,13 @@ class Runtime:
                     await one.close(Close.SLOW)
             if now - validated_at >= config().chat.revalidate_seconds:
                 validated_at = now
-                with suppress(ChainError):
+                try:
                     await self._revalidate()
+                except ChainError as error:
+                    logger.info("action=revalidate_later error=%s", error.code)
+                except Exception:
+                    # Stalled sockets are closed by this task, too: it goes on.
+                    logger.exception("action=revalidate_failed")
 
     async def _revalidate(self) -> None:
         known = [one for one in self.connections if one.session_id is not None]

@@ -156,6 +156,7 @@ class Flusher:
     def drop(self, stream: LocalStream) -> None:
         if self.streams.get(stream.message_id) is stream:
             del self.streams[stream.message_id]
+        stream.settled.set()
 
     def queue(self, stream: LocalStream) -> None:
         if stream.queued:

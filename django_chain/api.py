@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -42,7 +43,11 @@ _STATUS: list[tuple[type[ChainError], int]] = [
 class CookieAuth(SessionAuth):
     """The page's own session; its unsafe requests need the CSRF token."""
 
-    async def authenticate(self, request: HttpRequest, key: str | None) -> Caller | None:  # type: ignore[override]
+    def _get_key(self, request: HttpRequest) -> str | None:
+        # Who sends no cookie has nothing that another page could misuse: the answer is "sign in", not "CSRF".
+        return super()._get_key(request) if self.param_name in request.COOKIES else None
+
+    async def authenticate(self, request: HttpRequest, key: str | None) -> Caller | None:
         try:
             return await database.run(access.from_session_key, key) if key else None
         except NotAuthenticated:
@@ -92,6 +97,11 @@ def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     code = Forbidden.code if error.status_code == 403 else Invalid.code
     return _answer(request, status=error.status_code, code=code, message=str(error))
+
+
+@api.exception_handler(RequestDataTooBig)
+def on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    return _answer(request, status=413, code=TooLarge.code, message=TooLarge.default_message)
 
 
 @api.exception_handler(Exception)

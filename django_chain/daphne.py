@@ -21,7 +21,8 @@ class TypedCloseFactory(WebSocketFactory):  # type: ignore[misc]  # the same
     protocol = TypedCloseProtocol
 
     def setProtocolOptions(self, **options: Any) -> None:  # noqa: N802  Daphne's name
-        super().setProtocolOptions(**options, failByDrop=False)
+        # A client that stalls learns why it was closed once it reads again; by default it has a second for that.
+        super().setProtocolOptions(**options, failByDrop=False, closeHandshakeTimeout=60)
 
 
 def main() -> None:

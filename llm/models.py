@@ -1,7 +1,5 @@
 """What teams configure in the database (Prompt, Workflow) and what every model call leaves behind (InteractionLog)."""
 
-from typing import Any
-
 from django.conf import settings
 from django.db import models
 

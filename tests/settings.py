@@ -12,8 +12,8 @@ os.environ.setdefault("SECRET_KEY", "tests-only")
 os.environ.setdefault("LLM_PROVIDER", "fake")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 
-from django_chain.settings import *  # noqa: E402, F403
-from django_chain.settings import DATABASES, DJANGO_CHAIN, INSTALLED_APPS  # noqa: E402
+from django_chain.settings import *  # noqa: F403
+from django_chain.settings import DATABASES, DJANGO_CHAIN, INSTALLED_APPS
 
 DATABASES["default"]["TEST"] = {"NAME": services.TEST_DATABASE}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -19,9 +19,9 @@ _CORE, _PUBSUB = "channels_redis group_send, core", "channels_redis group_send, 
 
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
-    order, rounds = Order(tokens=20 if quick else 40, rate=10, to="all"), 2 if quick else 4
+    order, rounds = Order(tokens=40 if quick else 80, rate=20, to="all"), 2 if quick else 4
     peers = [
-        servers.ours(stage, text="word ", tokens=order.tokens, tokens_per_second=order.rate),
+        servers.ours(stage, provider="clock", tokens=order.tokens, tokens_per_second=order.rate),
         servers.bare(stage),
         servers.stock(stage, name=_CORE, layer="channels_redis.core.RedisChannelLayer"),
         servers.stock(stage, name=_PUBSUB, layer="channels_redis.pubsub.RedisPubSubChannelLayer"),
@@ -46,9 +46,11 @@ async def _measure(stage: Stage, peers: list[Server], order: Order, rounds: int,
                 per_frame.add(server.name, spent * 1e6 / frames)
                 per_token.add(server.name, spent * 1e6 / (order.tokens * _MEMBERS))
             progress(f"fan-out {number or 'warm-up'}: {server.name} {spent * 1e6 / frames:.1f} µs a frame")
-            if frames != order.tokens * _MEMBERS:
-                note = f"fan-out: {server.name} delivered {frames / _MEMBERS:.2f} frames for {order.tokens} tokens"
-                per_frame.notes.append(f"{note} in round {number}")
+            if number == rounds:
+                per_frame.notes.append(
+                    f"fan-out: {server.name} delivered {frames / _MEMBERS:.1f} frames to each reader"
+                    f" for {order.tokens} tokens at {order.rate:g} a second"
+                )
     for client in (client for room in rooms.values() for client in room):
         client.close()
     return [per_frame, per_token]

@@ -19,7 +19,7 @@ _SESSIONS = 10
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
     order, rounds = Order(tokens=2000 if quick else 5000), 2 if quick else 5
-    peers = [servers.ours(stage, text="word ", tokens=order.tokens), servers.bare(stage), servers.stock(stage)]
+    peers = [servers.ours(stage, provider="clock", tokens=order.tokens), servers.bare(stage), servers.stock(stage)]
     sessions = [stage.new_sessions(_SESSIONS) for _ in range(rounds + 1)]
     with servers.running(*peers):
         return [uvloop.run(_measure(stage, peers, order, sessions))]
@@ -43,7 +43,7 @@ async def _measure(stage: Stage, peers: list[Server], order: Order, sessions: li
                 measure.add(server.name, cost)
             progress(f"relay {number or 'warm-up'}: {server.name} {cost:.1f} µs a token")
             if server is peers[0]:
-                frames = sum(client.frames for client in clients)
+                frames = sum(client.deltas for client in clients)
             for client in clients:
                 client.close()
     per_token = order.tokens * _SESSIONS

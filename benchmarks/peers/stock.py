@@ -8,12 +8,14 @@ from typing import Any
 import django
 from django.conf import settings
 
+# Without a timeout: redis-py 8 brings one of its own, which ends the core layer's waiting reads, and their sockets.
+_LAYER = {"hosts": [{"address": os.environ["REDIS_URL"], "socket_timeout": None}], "prefix": "stock"}
 settings.configure(
     INSTALLED_APPS=["channels"],
     CHANNEL_LAYERS={
         "default": {
             "BACKEND": os.environ.get("LAYER", "channels.layers.InMemoryChannelLayer"),
-            "CONFIG": {"hosts": [os.environ["REDIS_URL"]], "prefix": "stock"} if "LAYER" in os.environ else {},
+            "CONFIG": _LAYER if "LAYER" in os.environ else {},
         }
     },
 )
@@ -68,9 +70,9 @@ class Chat(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 def _model(tokens: int) -> Any:
     # The same model as in our own server.
-    from llm.providers.fake import FakeChatModel
+    from benchmarks.clock_model import ClockModel
 
-    return FakeChatModel(text="word ", tokens=tokens)
+    return ClockModel(tokens=tokens)
 
 
 application = ProtocolTypeRouter({"websocket": URLRouter([re_path("", Chat.as_asgi())])})

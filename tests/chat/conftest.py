@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.test import Client as Browser
 
-from tests.conftest import Person, side_by_side
+from tests.conftest import Person, make_person, side_by_side
 from tests.support.raw import Raw
 from tests.support.server import Server
 
@@ -20,9 +22,7 @@ def chat_options() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def both(
-    live_database: None, server_env: dict[str, str], chat_options: dict[str, Any]
-) -> Iterator[dict[str, Server]]:
+def both(live_database: None, server_env: dict[str, str], chat_options: dict[str, Any]) -> Iterator[dict[str, Server]]:
     env = server_env | {"DJANGO_CHAIN_OVERRIDES": json.dumps({"CHAT": chat_options})}
     with side_by_side(*(Server(env, kind=kind) for kind in KINDS)) as started:
         yield dict(zip(KINDS, started, strict=True))
@@ -43,3 +43,22 @@ async def raw(server: Server, person: Person) -> Any:
     async with Raw(server.socket_url(person.new_session(server))) as socket:
         assert (await socket.hello(person.token))["type"] == "welcome"
         yield socket
+
+
+@pytest.fixture
+def other(live_database: None) -> Person:
+    """Somebody else."""
+    return make_person()
+
+
+@pytest.fixture
+def cookie(person: Person) -> tuple[str, str]:
+    """The header that the person's signed-in browser sends."""
+    return cookie_of(person)
+
+
+def cookie_of(person: Person) -> tuple[str, str]:
+    """Sign a browser in; the header it sends from then on. Database work."""
+    browser = Browser()
+    browser.force_login(person.user)
+    return ("Cookie", f"{settings.SESSION_COOKIE_NAME}={browser.session.session_key}")

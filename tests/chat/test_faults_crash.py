@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import Person, side_by_side
 from tests.support import oracle
 from tests.support.client import Client
-from tests.support.scripted_provider import Gate, ScriptedProvider, ok, text, wait
+from tests.support.scripted_provider import Gate, ScriptedProvider, ok, text, until, wait
 from tests.support.server import Server
-from tests.support.stage import eventually, move, settings, talking
+from tests.support.stage import move, settings, talking
 
 WORKFLOW = [{"type": "memory"}, {"type": "retrieve", "k": 2}, {"type": "fault"}, {"type": "prompt"}, {"type": "llm"}]
 SESSIONS = 20
@@ -177,6 +177,6 @@ async def test_an_answer_that_kills_every_process_is_given_up(
         assert await database.run(abandon) == 1
         row = await client.answer(ack["answer_id"])
         assert (row["status"], row["error_code"], row["content"]) == ("failed", "attempts_exhausted", "")
-        await eventually(lambda: provider.exchanges("never")[0].disconnected.is_set())
+        assert await until(provider.exchanges("never")[0].disconnected)
         assert (await client.ask("next"))["status"] == "complete"
         await oracle.check(session_id, client)

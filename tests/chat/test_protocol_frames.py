@@ -270,7 +270,9 @@ def _characters(chance: random.Random) -> str:
     frame = list(json.dumps(chance.choice(VALID)))
     for _ in range(chance.randint(1, 6)):
         place = chance.randrange(len(frame))
-        frame[place] = chance.choice(["", '"', "\\", "{", "}", "[", ",", ":", "\\u", "\0", "é", "9", "-", frame[place] * 2])
+        frame[place] = chance.choice(
+            ["", '"', "\\", "{", "}", "[", ",", ":", "\\u", "\0", "é", "9", "-", frame[place] * 2]
+        )
     return "".join(frame)
 
 

@@ -1,7 +1,7 @@
 """A strict chat client that knows the protocol and nothing of the server.
 
-It checks the promises while it talks: seq never goes back, text arrives without gap or overlap, what it shows is a prefix
-of what is stored. It shares no code with the server or with the project's own client.
+It checks the promises while it talks: seq never goes back, text arrives without gap or overlap, what it shows is a
+prefix of what is stored. It shares no code with the server or with the project's own client.
 """
 
 import asyncio
@@ -37,6 +37,8 @@ class Client:
         self.close_code: int | None = None
         self.credit: int | None = None
         self._received = 0
+        #: Bytes received and not yet acknowledged by `seen`.
+        self._unseen = 0
         self._changed = asyncio.Condition()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -58,7 +60,7 @@ class Client:
             self.url, additional_headers=self.headers, compression=None, max_size=None, open_timeout=DEADLINE
         )
         self.close_code = None
-        self._received = 0
+        self._received = self._unseen = 0
         self._reader = asyncio.create_task(self._read())
         return self._socket
 
@@ -109,6 +111,7 @@ class Client:
         try:
             async for raw in self._socket:
                 assert isinstance(raw, str)
+                self._unseen += len(raw.encode())
                 await self._on_frame(json.loads(raw))
         except ConnectionClosed:
             pass
@@ -125,7 +128,8 @@ class Client:
         handler = getattr(self, f"_on_{frame['type']}", None)
         if handler is not None:
             handler(frame)
-        if self.credit is not None and self._received % 20 == 0:
+        if self.credit is not None and self._unseen > self.credit // 4:
+            self._unseen = 0
             await self.send_json({"type": "seen", "frames": self._received})
         async with self._changed:
             self._changed.notify_all()

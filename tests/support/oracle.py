@@ -5,7 +5,7 @@ from typing import Any
 
 from chat.models import ChatHistory, ChatSession, Run
 from kernel import database
-from llm.models import InteractionLog
+from llm.models import InteractionLog, Workflow
 from tests.support.client import Client
 
 
@@ -60,3 +60,28 @@ def _rows_and_problems(session_id: str) -> tuple[list[dict[str, Any]], list[str]
         if log.input_tokens is None or log.output_tokens is None:
             problems.append(f"the log row of run {log.run_id} has no usage")
     return rows, problems
+
+
+async def log_of(answer_id: str) -> dict[str, Any]:
+    """The log row of an answer's run."""
+
+    def read() -> dict[str, Any]:
+        run = Run.objects.get(message_id=answer_id)
+        return InteractionLog.objects.filter(run_id=run.id).values().get()
+
+    return await database.run(read)
+
+
+async def give_workflow(session_id: str, steps: list[dict[str, Any]]) -> None:
+    """Have a session answered by these steps."""
+
+    def write() -> None:
+        session = ChatSession.objects.get(id=session_id)
+        name = f"of {session_id}"
+        version = 1 + Workflow.objects.filter(workspace_id=session.workspace_id, name=name).count()
+        session.workflow = Workflow.objects.create(
+            workspace_id=session.workspace_id, name=name, version=version, workflow_definition=steps
+        )
+        session.save(update_fields=["workflow"])
+
+    await database.run(write)

@@ -22,9 +22,14 @@ class Raw:
         self._socket: ClientConnection | None = None
 
     async def __aenter__(self) -> Self:
-        # max_size None: what the server sends is not what is tested here.
+        # No bounds: what is not read may pile up here, and must not hold up the closing.
         self._socket = await connect(
-            self.url, additional_headers=self.headers, compression=None, max_size=None, open_timeout=DEADLINE
+            self.url,
+            additional_headers=self.headers,
+            compression=None,
+            max_size=None,
+            max_queue=None,
+            open_timeout=DEADLINE,
         )
         return self
 

@@ -1,0 +1,65 @@
+"""The reader has a workspace and a session in it; the model says "Because."."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from chat import answers
+from chat.turns import Turn, create_session
+from kernel import database
+from llm.events import ModelStarted, Step, Text
+from llm.workflows import WorkflowInput, compile_workflow, stream
+from tests.conftest import Person
+
+
+async def names(person: Person, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    model = {"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"text": '{"answer": "Because."}'}}
+    session = await database.run(create_session, person.caller)
+    workspace = await database.run(lambda: session.workspace)
+    return {"session": session, "workspace": workspace, "DJANGO_CHAIN": {"LLM": {"MODELS": {"default": model}}}}
+
+
+async def check(names: dict[str, Any]) -> None:
+    assert names["answer"] == '{"answer": "Because."}'
+    await _check_that_the_session_uses_its_workflow(names)
+    await _check_the_glossary()
+    await _check_the_parser(names)
+
+
+async def _check_that_the_session_uses_its_workflow(names: dict[str, Any]) -> None:
+    session = names["session"]
+    turn = Turn(
+        run_id=uuid4(),
+        workspace_id=session.workspace_id,
+        session_id=session.id,
+        user_id=session.user_id,
+        workflow_id=session.workflow_id,
+        question="Why?",
+        question_order=1,
+        answer_id=uuid4(),
+    )
+    events = [event async for event in answers.answer(turn)]
+    asked = next(event for event in events if isinstance(event, ModelStarted))
+    assert asked.messages == [{"role": "user", "content": "Say that you don't know. They asked: Why?"}]
+
+
+async def _check_the_glossary() -> None:
+    steps = [
+        {"type": "glossary", "words": {"X200": "our largest"}},
+        {"type": "prompt", "template": "{glossary} {question}"},
+        {"type": "llm"},
+    ]
+    inputs = WorkflowInput(workspace_id=uuid4(), user_id=None, session_id=None, question="the X200?")
+    events = [event async for event in stream(steps, inputs)]
+    assert events[0] == Step("glossary", "finished", {"words": 1})
+    assert isinstance(events[1], ModelStarted)
+    assert events[1].messages[0]["content"] == "X200: our largest the X200?"
+    assert any(isinstance(event, Text) for event in events)
+
+
+async def _check_the_parser(names: dict[str, Any]) -> None:
+    assert names["JsonParser"]({"required": ["answer"]}).parse(names["answer"]) == {"answer": "Because."}
+    with pytest.raises(ValueError, match="missing"):
+        names["JsonParser"]({"required": ["other"]}).parse(names["answer"])
+    compile_workflow([{"type": "parser", "parser": "json"}])

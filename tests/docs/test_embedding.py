@@ -1,0 +1,122 @@
+"""docs/embed-in-your-project.md, followed to the letter: a new project with its blocks in it serves a chat."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import httpx2 as httpx
+import psycopg
+import pytest
+
+from django_chain.embedded.process import bound
+from tests.docs.pages import DOCS, ROOT, blocks, rows, section
+from tests.support import services
+from tests.support.client import Client
+from tests.support.scripted_provider import ScriptedProvider
+from tests.support.server import Server, rest
+
+PAGE = DOCS / "embed-in-your-project.md"
+DATABASE = "chain_embedded"
+
+
+class Site(Server):
+    """The project's own application under uvicorn."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        super().__init__(env)
+        self._folder = folder
+
+    def launch(self) -> Self:
+        command = [sys.executable, "-m", "uvicorn", "mysite.asgi:application", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                bound([*command, "--ws", "websockets-sansio"]), cwd=self._folder, env=self._env, stdout=log, stderr=log
+            )
+        return self
+
+
+@pytest.fixture(scope="module")
+def site_env(server_env: dict[str, str], live_database: None) -> Iterator[dict[str, str]]:
+    """A database of its own; the model is the scripted one, by the variable that OpenAI's SDK knows."""
+    base, _, _ = server_env["DATABASE_URL"].rpartition("/")
+    with psycopg.connect(services.environment()["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {DATABASE}")  # type: ignore[arg-type]
+        yield server_env | {
+            "DATABASE_URL": f"{base}/{DATABASE}",
+            "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            "PYTHONPATH": str(ROOT),
+        }
+        connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def project(site_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `django-admin startproject` makes, with the page's blocks put in."""
+    folder = tmp_path_factory.mktemp("project")
+    started = [sys.executable, "-m", "django", "startproject", "mysite", str(folder)]
+    subprocess.run(started, check=True, env={"PATH": os.environ["PATH"]})
+    for block in blocks(PAGE, "python"):
+        first, _, text = block.text.partition("\n")
+        name = first.removeprefix("# ")
+        if name != "manage.py shell":
+            file = folder / name
+            before = "" if "application =" in text else file.read_text() + "\n"
+            file.write_text(before + text)
+    return folder
+
+
+def manage(project: Path, env: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(command, cwd=project, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_a_new_project_with_the_blocks_of_the_page_serves_a_chat(
+    project: Path, site_env: dict[str, str], provider: ScriptedProvider
+) -> None:
+    manage(project, site_env, "check")
+    manage(project, site_env, "makemigrations", "--check", "--dry-run")
+    manage(project, site_env, "migrate", "--verbosity", "0")
+    token, session_id = _people(project, site_env)
+
+    with Site(project, site_env) as site:
+        assert [each["id"] for each in rest(site, token, "GET", "/sessions")["sessions"]] == [session_id]
+        async with Client(site.socket_url(session_id), token=token) as client:
+            row = await client.ask("hello there")
+        assert row["status"] == "complete", site.log_text()
+        assert "hello there" in row["content"]
+        ready = httpx.get(f"{site.url}/readyz").json()
+    _check_the_parts_of_readyz(ready)
+
+
+def _people(project: Path, env: dict[str, str]) -> tuple[str, str]:
+    """Somebody from before gets a workspace, a session and a token by the page's own lines."""
+    there_already, from_code = [
+        block.text for block in blocks(PAGE, "python") if block.text.startswith("# manage.py shell")
+    ]
+    script = f"""
+from accounts.models import Workspace
+from django.contrib.auth import get_user_model
+user = get_user_model().objects.create_user("ada", "ada@example.org", "correct horse")
+Workspace.objects.all().delete()
+{there_already}
+user = get_user_model().objects.get(username="ada")
+{from_code}
+print("made", token, session.id)
+"""
+    made = re.search(r"^made (\S+) (\S+)$", manage(project, env, "shell", "-c", script), re.MULTILINE)
+    assert made is not None
+    return made[1], made[2]
+
+
+def _check_the_parts_of_readyz(ready: dict[str, str]) -> None:
+    """docs/operations.md has the parts and the values of the answer."""
+    written = {row[0].strip("`"): row[1] for row in rows(section("operations.md", "Health"))}
+    assert set(written) == set(ready)
+    for part, value in ready.items():
+        assert f"`{value}`" in written[part]

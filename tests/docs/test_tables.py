@@ -1,0 +1,192 @@
+"""What the documentation lists is what the code has: no more, no less."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+import llm.errors
+from chat.models import MessageStatus
+from llm import prompts, registry, templates
+from llm.errors import ProviderError
+from llm.steps.base import Step
+from tests.docs.pages import DOCS, ROOT, first_column, rows, section
+from tests.docs.reference import SECTIONS, keys
+
+_PACKAGES = ["kernel", "accounts", "llm", "memory", "vectorstore", "chat", "frontend", "django_chain"]
+_STEPS = [name for name in registry.workflow_steps.names() if name != "fault"]  # the tests' own step
+
+
+class TestSettings:
+    @pytest.mark.parametrize("heading", SECTIONS)
+    def test_keys_types_and_defaults_are_those_of_the_code(self, heading: str) -> None:
+        written = [tuple(row[:3]) for row in rows(section("settings.md", heading))]
+        assert written == [(f"`{key}`", kind, f"`{default}`") for key, kind, default in keys(SECTIONS[heading])]
+
+    @pytest.mark.parametrize("heading", SECTIONS)
+    def test_every_key_says_what_it_means(self, heading: str) -> None:
+        assert all(len(row) == 4 and row[3] for row in rows(section("settings.md", heading)))
+
+    def test_a_key_that_nothing_reads_is_said_to_be_one(self) -> None:
+        code = "\n".join(path.read_text() for path in _sources() if path.name != "conf.py")
+        for heading in SECTIONS:
+            for key, *_, meaning in rows(section("settings.md", heading)):
+                read = re.search(rf"\.{key.strip('`').lower()}\b", code) is not None
+                if not read and not _read_in_conf(key.strip("`")):
+                    assert meaning == "Nothing reads this key yet."
+                else:
+                    assert "Nothing reads" not in meaning
+
+    def test_the_environment_variables_are_those_that_the_settings_read(self) -> None:
+        written = {
+            row[0].strip("`"): row[1].strip("`") for row in rows(section("settings.md", "Environment variables"))
+        }
+        assert written == _variables() | {"DATA_DIR": ".data"}
+
+    def test_the_variables_in_the_docstring_of_the_settings_exist(self) -> None:
+        tree = ast.parse((ROOT / "django_chain/settings.py").read_text())
+        named = re.findall(
+            r"\b[A-Z]{2,}(?:_[A-Z]+)*\b", " ".join(row[0] for row in rows(ast.get_docstring(tree) or ""))
+        )
+        assert set(named) <= {*_variables(), "DATA_DIR"}
+
+
+class TestCompose:
+    def test_the_variables_are_those_of_the_file(self) -> None:
+        text = "\n".join(line for line in _compose().splitlines() if not line.lstrip().startswith("#"))
+        found = re.findall(r"(?<!\$)\$\{([A-Z_]+):([?-])([^}]*)\}", text)
+        table = rows(section("deploy.md", "With compose"))
+        written = {row[0].strip("`"): row[1] for row in table if row[0].isupper()}
+        assert set(written) == {name for name, _, _ in found}
+        for name, sign, default in found:
+            if sign == "?":
+                assert written[name] == "refused"
+            elif default:
+                assert written[name] == f"`{default}`"
+
+    def test_the_services_are_those_of_the_file(self) -> None:
+        services = re.findall(
+            r"^  ([a-z]+):$", _compose().partition("\nservices:")[2].partition("\nvolumes:")[0], re.MULTILINE
+        )
+        table = rows(section("deploy.md", "With compose"))
+        written = [name for row in table if not row[0].isupper() for name in re.findall(r"`(\w+)`", row[0])]
+        assert sorted(written) == sorted(services)
+
+    def test_the_connections_of_the_sizing_are_those_of_the_file(self) -> None:
+        assert "max_connections=200" in _compose()
+        assert '"--workers", "2"' in (ROOT / "Dockerfile").read_text()
+        assert "(2 + 2 + 1) \N{MULTIPLICATION SIGN} 12 = 60\nof 180" in section("deploy.md", "Sizing")
+        assert _variables()["DATABASE_POOL"] == "12"
+
+
+class TestWorkflows:
+    def test_the_steps_are_those_that_are_registered(self) -> None:
+        assert sorted(first_column(section("workflows.md", "Steps").partition("\n### ")[0])) == _STEPS
+
+    @pytest.mark.parametrize("step", _STEPS)
+    def test_the_options_and_defaults_of_a_step(self, step: str) -> None:
+        kind: type[Step] = registry.workflow_steps.get(step)
+        written = {row[0].strip("`"): row[2].strip("`") for row in rows(section("workflows.md", step))}
+        assert written == {name: _default(field) for name, field in kind.model_fields.items() if name != "type"}
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("page", "heading", "known"),
+        [
+            ("providers.md", "Built-in providers", registry.llm_providers),
+            ("providers.md", "Embeddings", registry.embedding_providers),
+        ],
+    )
+    def test_providers(self, page: str, heading: str, known: registry.Registry[Any]) -> None:
+        assert sorted(row[0].strip("`") for row in rows(section(page, heading))) == known.names()
+
+    def test_kinds_and_stores_of_memory(self) -> None:
+        text = (DOCS / "memory.md").read_text()
+        kinds, stores = text.split("| store |")
+        assert sorted(first_column(kinds)) == registry.memories.names()
+        assert sorted(row[0].strip("`") for row in rows("| store |" + stores)) == registry.memory_stores.names()
+
+    def test_provider_failures(self) -> None:
+        failures = [
+            each for each in vars(llm.errors).values() if isinstance(each, type) and issubclass(each, ProviderError)
+        ]
+        codes = {each.code for each in failures if each is not ProviderError}
+        assert set(first_column(section("providers.md", "Failures"))) == codes
+
+    def test_statuses_of_an_answer(self) -> None:
+        assert first_column(section("operations.md", "Runs and leases")) == [
+            str(value) for value in MessageStatus.values
+        ]
+
+    def test_actions_of_the_log(self) -> None:
+        used = {name for path in _sources() for name in re.findall(r"\"action=(\w+)", path.read_text())}
+        assert set(first_column(section("operations.md", "Logs"))) == used
+
+    def test_layers_are_the_contract_of_the_linter(self) -> None:
+        contract = re.search(r"^layers = (\[.+\])$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+        assert contract is not None
+        layers = [name.strip() for layer in ast.literal_eval(contract[1]) for name in layer.split("|")]
+        assert first_column(section("architecture.md", "The house")) == layers
+
+
+class TestPrompts:
+    def test_every_format_is_accepted(self) -> None:
+        for shown in first_column(section("prompts.md", "Formats")):
+            prompts.parse_messages([ast.literal_eval(shown)])
+
+    def test_every_template_that_is_said_to_be_refused_is(self) -> None:
+        refused = first_column(section("prompts.md", "What is refused, and why"))
+        assert len(refused) >= 8
+        for template in refused:
+            with pytest.raises(ValueError, match=r"."):
+                templates.parse(template)
+
+    def test_the_bounds_are_those_of_the_code(self) -> None:
+        formats = section("prompts.md", "Formats")
+        assert f"1 to {prompts.MAX_MESSAGES} messages" in formats
+        assert f"{templates.MAX_CHARS:,} characters" in formats
+
+    def test_the_variables_are_those_that_the_step_gives(self) -> None:
+        code = (ROOT / "llm/steps/prompt.py").read_text()
+        given = re.findall(r'^            "(\w+)": ', code[code.index("def _values") :], re.MULTILINE)
+        assert sorted(first_column(section("prompts.md", "Variables"))) == sorted(given)
+
+
+def _sources() -> list[Path]:
+    return [
+        path
+        for package in _PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "migrations" not in path.parts
+    ]
+
+
+def _read_in_conf(key: str) -> bool:
+    code = (ROOT / "kernel/conf.py").read_text()
+    return f"parsed.llm.{key.lower()}" in code
+
+
+def _variables() -> dict[str, str]:
+    """Each variable that the settings read, with its default."""
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse((ROOT / "django_chain/settings.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_env", "_env_list", "os.environ.setdefault"):
+            match [part.value for part in node.args if isinstance(part, ast.Constant)]:
+                case [str(name), *default]:
+                    found[name] = found.get(name) or str(default[0] if default else "")
+    return found
+
+
+def _compose() -> str:
+    return (ROOT / "compose.yaml").read_text()
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    assert value is not PydanticUndefined
+    return json.dumps(value)

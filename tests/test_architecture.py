@@ -1,0 +1,171 @@
+"""The shape of the house: layers, what start-up may import, and how often a turn asks the database."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db.backends.utils import CursorWrapper
+
+from chat import turns
+from chat.hub import Hub
+from chat.models import ChatHistory, MessageStatus
+from chat.runner import Runner
+from chat.turns import Outcome
+from kernel import database, redis
+from tests.conftest import Person
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Layers --------------------------------------------------------------------------------------------------------------
+
+
+def test_no_package_imports_from_a_layer_above_it() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+# Start-up ------------------------------------------------------------------------------------------------------------
+
+HEAVY = (
+    "langchain",
+    "langchain_core",
+    "langchain_openai",
+    "langgraph",
+    "langsmith",
+    "openai",
+    "tiktoken",
+    "transformers",
+)
+
+STARTUP = f"""
+import sys
+import django
+django.setup()
+from django.apps import apps
+from django.contrib import admin
+from django.urls import get_resolver
+from importlib import import_module, util
+admin.autodiscover()
+get_resolver().url_patterns
+for config in apps.get_app_configs():
+    for name in ("models", "admin", "urls", "tasks"):
+        if util.find_spec(config.name + "." + name):
+            import_module(config.name + "." + name)
+    if util.find_spec(config.name + ".migrations"):
+        for file in __import__("pathlib").Path(config.path, "migrations").glob("0*.py"):
+            import_module(config.name + ".migrations." + file.stem)
+import django_chain.asgi
+import django_chain.celery
+import django_chain.providers
+print(*sorted({{name.partition(".")[0] for name in sys.modules}} & set({HEAVY!r})))
+"""
+
+
+def test_start_up_imports_no_model_library() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTUP], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], (
+        "imported at start-up; make it a 'module:factory' string or import it in the function"
+    )
+
+
+def test_manage_check_is_clean() -> None:
+    call_command("check", fail_level="INFO")
+
+
+@pytest.mark.django_db
+def test_no_migration_is_missing() -> None:
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+# The hot path --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def queries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What goes to the database meanwhile, from every thread."""
+    seen: list[str] = []
+    execute = CursorWrapper._execute_with_wrappers
+
+    def noting(self: Any, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(" ".join(str(sql).split()))
+        return execute(self, sql, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CursorWrapper, "_execute_with_wrappers", noting)
+        yield seen
+
+
+def listed(seen: list[str]) -> str:
+    return "\n".join(f"{number}. {sql[:160]}" for number, sql in enumerate(seen, 1))
+
+
+async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await database.run(turns.create_session, person.caller)
+    for number in range(2):  # the second has a history; it must not cost more
+        with queries(monkeypatch) as seen:
+            accepted = await database.run(
+                turns.accept, person.caller, session.id, client_id=f"m{number}", text="hello", owner="me"
+            )
+        assert len(seen) == 7, listed(seen)
+        assert accepted.turn is not None
+        with queries(monkeypatch) as seen:
+            await database.run(turns.finish, accepted.turn, Outcome(status=MessageStatus.COMPLETE, text="hi"))
+        assert len(seen) == 6, listed(seen)
+
+
+async def test_a_repeat_costs_three_queries(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await database.run(turns.create_session, person.caller)
+    send = partial(turns.accept, person.caller, session.id, client_id="m", text="hello", owner="me")
+    await database.run(send)
+    with queries(monkeypatch) as seen:
+        await database.run(send)
+    assert len(seen) == 3, listed(seen)
+
+
+async def test_a_whole_turn_costs_the_same_with_a_long_history(
+    person: Person, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    # What a process remembers of workflows and prompts must not run out in between.
+    llm = settings.DJANGO_CHAIN["LLM"] | {"CACHE_SECONDS": 600}
+    settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"LLM": llm}
+    hub = Hub()
+    runner = Runner(hub)  # not started: its look at everyone's leases is not the turn's
+
+    async def ask(number: int) -> list[str]:
+        with queries(monkeypatch) as seen:
+            accepted = await runner.send(person.caller, session.id, client_id=f"m{number}", text="hello")
+            while accepted.answer_id not in runner.jobs:
+                await asyncio.sleep(0)
+            while accepted.answer_id in runner.jobs:
+                await asyncio.sleep(0.005)
+        row = await database.run(ChatHistory.objects.get, id=accepted.answer_id)
+        assert row.status == "complete", row.error_code
+        return seen
+
+    try:
+        session = await database.run(turns.create_session, person.caller)
+        await ask(0)
+        second = await ask(1)
+        for number in range(2, 12):
+            latest = await ask(number)
+        assert len(second) == len(latest) == 7 + 2 + 6, listed(latest)
+    finally:
+        await runner.close()
+        await redis.close()
