@@ -60,6 +60,16 @@ def table(measures: list[Measure]) -> str:
     return "\n".join([*head, *lines, "", *notes])
 
 
+def rounds(count: int, *, seconds: float, warm_up: bool = True) -> Iterator[int]:
+    """Numbers from 1 to `count`, with a 0 before them to warm up; on a busy machine fewer, when the time is over."""
+    until = time.monotonic() + seconds
+    for number in range(0 if warm_up else 1, count + 1):
+        if number > 1 and time.monotonic() > until:
+            progress(f"the time is over after round {number - 1} of {count}")
+            return
+        yield number
+
+
 def progress(what: str) -> None:
     print(f"[{time.monotonic() - _started:5.0f} s] {what}", file=sys.stderr, flush=True)
 

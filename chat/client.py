@@ -60,7 +60,8 @@ AnyEvent = (
 )
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _encoder = msgspec.json.Encoder()
-_MEANINGS = {int(code): meaning.rstrip(".") for code, meaning in protocol.CLOSE_MEANINGS.items()}
+#: The first half of each meaning says what happened, the second what a program does about it.
+_MEANINGS = {int(code): meaning.rstrip(".").split(";")[0] for code, meaning in protocol.CLOSE_MEANINGS.items()}
 _KNOWN = {event.__struct_config__.tag for event in protocol.EVENTS}
 
 

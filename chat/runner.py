@@ -197,7 +197,7 @@ class Runner:
         answer_id = job.turn.answer_id
         match event:
             case ModelStarted():
-                job.call, job.called_at = event, monotonic()
+                job.call, job.called_at, job.usage = event, monotonic(), None
             case ModelFinished():
                 job.usage = event
             case Sources():

@@ -7,11 +7,18 @@ WebSocket's own code (1007, 1009) first. And it refuses to send 1012, which is h
 from typing import Any
 
 import daphne.server
+from autobahn.exception import Disconnected
 from daphne.cli import CommandLineInterface
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 
 
 class TypedCloseProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne ships no types
+    def serverSend(self, content: Any, binary: bool = False) -> None:  # noqa: N802  Daphne's name
+        try:
+            super().serverSend(content, binary)
+        except Disconnected as error:  # a RuntimeError; ASGI wants an OSError for a client that has just gone
+            raise ConnectionAbortedError from error
+
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802  Daphne's name
         # sendClose allows an application only 1000 and 3000 to 4999.
         self.sendCloseFrame(code=1000 if code is None else code)

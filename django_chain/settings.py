@@ -1,11 +1,11 @@
-"""Settings from the environment.
+"""Settings from the environment. The most important ones; docs/settings.md has them all.
 
 | variable | meaning | without it |
 |---|---|---|
 | DATABASE_URL | PostgreSQL with pgvector | the embedded server of DATA_DIR, if `make demo` runs it |
 | REDIS_URL | Redis or Valkey | the same |
 | OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL | any OpenAI-compatible endpoint | the embedded model |
-| SECRET_KEY | Django's secret; required unless DEBUG | a key kept in DATA_DIR |
+| SECRET_KEY | Django's secret | a key made once and kept in DATA_DIR |
 | DEBUG | `1` for development | off |
 | ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS | comma-separated | loopback names; none |
 | CHAT_ALLOWED_ORIGINS | origins whose cookie sockets are served | the page's own |
@@ -13,6 +13,7 @@
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
 ]
+
+if "runserver" in sys.argv[1:2]:
+    # Daphne's runserver serves sockets too. Elsewhere the app would only cost its import.
+    INSTALLED_APPS.insert(0, "daphne")
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -127,7 +132,9 @@ if django.VERSION >= (6, 1):  # where the one setting became a dict of mailers, 
 else:
     EMAIL_BACKEND = _mailer
 
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": _env("REDIS_URL")}}
+# Sign-in counts its attempts in the cache: in the database, so that people can sign in while Redis is away, and the
+# counts hold for all processes. accounts' migrations make the table.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "accounts_cache"}}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",

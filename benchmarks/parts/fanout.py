@@ -10,7 +10,7 @@ import uvloop
 
 from benchmarks import servers
 from benchmarks.clients import Chat, Client, Order, Peer
-from benchmarks.report import Aim, Measure, progress
+from benchmarks.report import Aim, Measure, progress, rounds
 from benchmarks.servers import Server
 from benchmarks.stage import Stage
 
@@ -19,7 +19,7 @@ _CORE, _PUBSUB = "channels_redis group_send, core", "channels_redis group_send, 
 
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
-    order, rounds = Order(tokens=40 if quick else 80, rate=20, to="all"), 2 if quick else 4
+    order, count = Order(tokens=40 if quick else 80, rate=20, to="all"), 2 if quick else 3
     peers = [
         servers.ours(stage, provider="clock", tokens=order.tokens, tokens_per_second=order.rate),
         servers.bare(stage),
@@ -28,10 +28,10 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
     ]
     session_id = stage.new_sessions(1)[0]
     with servers.running(*peers):
-        return uvloop.run(_measure(stage, peers, order, rounds, session_id))
+        return uvloop.run(_measure(stage, peers, order, count, session_id))
 
 
-async def _measure(stage: Stage, peers: list[Server], order: Order, rounds: int, session_id: Any) -> list[Measure]:
+async def _measure(stage: Stage, peers: list[Server], order: Order, count: int, session_id: Any) -> list[Measure]:
     per_frame = Measure(
         f"fan-out: server CPU per delivered frame ({_MEMBERS} sockets on one session)",
         "µs",
@@ -39,14 +39,14 @@ async def _measure(stage: Stage, peers: list[Server], order: Order, rounds: int,
     )
     per_token = Measure("fan-out: server CPU per token and reader", "µs")
     rooms = {server.name: await _room(stage, server, session_id) for server in peers}
-    for number in range(rounds + 1):
+    for number in rounds(count, seconds=80):
         for server in peers:
             frames, spent = await _one_round(server, rooms[server.name], order)
             if number:  # the first round only warms up
                 per_frame.add(server.name, spent * 1e6 / frames)
                 per_token.add(server.name, spent * 1e6 / (order.tokens * _MEMBERS))
             progress(f"fan-out {number or 'warm-up'}: {server.name} {spent * 1e6 / frames:.1f} µs a frame")
-            if number == rounds:
+            if number == 1:
                 per_frame.notes.append(
                     f"fan-out: {server.name} delivered {frames / _MEMBERS:.1f} frames to each reader"
                     f" for {order.tokens} tokens at {order.rate:g} a second"

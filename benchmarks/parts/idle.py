@@ -7,7 +7,7 @@ import uvloop
 
 from benchmarks import servers
 from benchmarks.clients import Chat, Client, Peer
-from benchmarks.report import Aim, Measure, progress
+from benchmarks.report import Aim, Measure, progress, rounds
 from benchmarks.servers import Server
 from benchmarks.stage import Stage
 
@@ -17,11 +17,11 @@ _AT_A_TIME = 20
 
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
-    count, rounds = 500 if quick else 2000, 1 if quick else 2
+    count, repeats = 500 if quick else 2000, 1 if quick else 2
     memory = Measure(f"idle: memory for each signed-in socket ({count} sockets)", "KiB", aims={servers.OURS: Aim(36)})
     handshake = Measure("idle: server CPU for opening one (handshake, sign-in, first page)", "ms")
     sessions = stage.new_sessions(_FIRST + count)
-    for _ in range(rounds):
+    for _ in rounds(repeats, seconds=40, warm_up=False):
         for server in (servers.ours(stage), servers.bare(stage)):
             with servers.running(server):
                 kib, milliseconds = uvloop.run(_measure(stage, server, sessions))

@@ -10,7 +10,7 @@ import uvloop
 
 from benchmarks import machine, servers
 from benchmarks.clients import Chat, Client, Order, Peer
-from benchmarks.report import Aim, Measure, progress
+from benchmarks.report import Aim, Measure, progress, rounds
 from benchmarks.servers import Server
 from benchmarks.stage import Stage
 
@@ -18,9 +18,9 @@ _SESSIONS = 10
 
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
-    order, rounds = Order(tokens=2000 if quick else 5000), 2 if quick else 5
+    order, count = Order(tokens=2000 if quick else 4000), 2 if quick else 4
     peers = [servers.ours(stage, provider="clock", tokens=order.tokens), servers.bare(stage), servers.stock(stage)]
-    sessions = [stage.new_sessions(_SESSIONS) for _ in range(rounds + 1)]
+    sessions = [stage.new_sessions(_SESSIONS) for _ in range(count + 1)]
     with servers.running(*peers):
         return [uvloop.run(_measure(stage, peers, order, sessions))]
 
@@ -32,7 +32,8 @@ async def _measure(stage: Stage, peers: list[Server], order: Order, sessions: li
         aims={servers.BARE: Aim(1.5), servers.STOCK: Aim(5, cheaper=True)},
     )
     frames = stores = 0.0
-    for number, ids in enumerate(sessions):
+    for number in rounds(len(sessions) - 1, seconds=100):
+        ids = sessions[number]
         for server in peers:
             clients = await _clients(stage, server, ids)
             before, stores_before = server.cpu(), _stores(stage)

@@ -18,7 +18,7 @@ KINDS = ("uvicorn", "daphne")
 @pytest.fixture(scope="module")
 def chat_options() -> dict[str, Any]:
     """What CHAT settings a module's servers have; a module may override this."""
-    return {"COMMANDS_PER_MINUTE": 10_000_000, "RECONNECT_SPREAD": 0.2}
+    return {"COMMANDS_PER_MINUTE": 10_000_000, "RECONNECT_SPREAD": 0.2, "REPAIR_SECONDS": 0.3}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def chat_options() -> dict[str, Any]:
     return {
         "HELLO_TIMEOUT": 1.0,
         "COMMANDS_PER_MINUTE": 120,
-        "TOKEN_LIFETIME": 3.0,
+        "TOKEN_LIFETIME": 5.0,
         "REVALIDATE_SECONDS": 0.5,
         "MAX_SOCKETS_PER_PROCESS": 10,
         "RECONNECT_SPREAD": 0.2,
@@ -55,9 +55,12 @@ async def test_refused_hellos_dont_extend_the_time(server: Server, person: Perso
         assert await raw.closed() == Close.PROTOCOL
 
 
-async def test_a_token_expires(server: Server, person: Person) -> None:
+async def test_a_token_expires_also_for_an_open_socket(server: Server, person: Person) -> None:
     session_id = person.new_session(server)
-    await asyncio.sleep(3.5)
+    async with Raw(server.socket_url(session_id)) as raw:
+        await raw.hello(person.token)
+        assert (await raw.next("error"))["code"] == "sign_in_required"
+        assert await raw.closed() == Close.SIGN_IN
     async with Raw(server.socket_url(session_id)) as raw:
         assert (await raw.hello(person.token))["code"] == "sign_in_required"
         assert await raw.closed() == Close.SIGN_IN

@@ -92,6 +92,17 @@ async def test_a_token_that_is_not_ours_must_sign_in(server: Server, person: Per
             await refused(raw, token, "sign_in_required", Close.SIGN_IN)
 
 
+async def test_no_log_line_holds_a_token(server: Server, person: Person) -> None:
+    async with Raw(server.socket_url(person.new_session(server))) as raw:
+        await raw.hello(person.token)
+        await raw.ask({"type": "ping", "token": person.token})
+    async with Raw(server.socket_url(uuid4())) as raw:
+        await raw.hello(person.token + "x")
+    log = server.log_text()
+    assert person.token not in log
+    assert person.token.rpartition(":")[2] not in log
+
+
 async def test_a_changed_password_ends_the_token(server: Server, person: Person) -> None:
     session_id = person.new_session(server)
     person.user.set_password("another horse")

@@ -97,6 +97,12 @@ async def test_a_message_in_fragments_is_one_frame(raw: Raw) -> None:
 
 async def test_tiny_fragments_by_the_thousand_are_taken(raw: Raw) -> None:
     assert (await raw.ask(list(ping_of(5000))))["type"] == "pong"
+    first, *rest = ping_of(50_000).encode()
+    parts = [Frame(Opcode.TEXT, bytes([first]), fin=False)]
+    parts += [Frame(Opcode.CONT, bytes([one]), fin=False) for one in rest]
+    parts += [Frame(Opcode.CONT, b"", fin=False)] * 1000 + [Frame(Opcode.CONT, b"")]
+    raw.put(b"".join(part.serialize(mask=True, extensions=[]) for part in parts))
+    assert (await raw.next())["type"] == "pong"
 
 
 NO_COMMANDS: dict[str, str] = {

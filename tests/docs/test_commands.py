@@ -90,8 +90,7 @@ def _celery(arguments: list[str]) -> None:
     from celery.bin.celery import celery
 
     assert arguments[:2] == ["-A", "django_chain"]
-    command = celery.get_command(None, arguments[2])
-    assert command is not None
+    command = celery.commands[arguments[2]]
     known = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in arguments[3:] if word.startswith("-")} <= known
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 from chat.models import ChatHistory, ChatSession, Run
 from kernel import database
@@ -66,7 +67,7 @@ async def log_of(answer_id: str) -> dict[str, Any]:
     """The log row of an answer's run."""
 
     def read() -> dict[str, Any]:
-        run = Run.objects.get(message_id=answer_id)
+        run = Run.objects.get(message_id=UUID(answer_id))
         return InteractionLog.objects.filter(run_id=run.id).values().get()
 
     return await database.run(read)

@@ -22,8 +22,9 @@ class Proxy:
         self.refusing = False
         self.accepted = 0
         self.port = 0
-        #: Cut each connection when so many bytes have come from the server; None: never.
-        self.cut_after: int | None = None
+        #: Cut a connection instead of letting this through from the server; empty: let everything through.
+        self.cut_before = b""
+        self.cuts = 0
         #: What the clients have sent, as it came.
         self.sent = bytearray()
         self._open: set[asyncio.StreamWriter] = set()
@@ -88,16 +89,14 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool) -> None:
-        left = self.cut_after
         while data := await reader.read(65_536):
             if upward:
                 self.sent += data
-            elif left is not None:
-                data, left = data[:left], left - len(data)
+            elif self.cut_before and self.cut_before in data:
+                self.cuts += 1
+                return
             writer.write(data)
             await writer.drain()
-            if not upward and left is not None and left <= 0:
-                return
 
 
 @contextmanager

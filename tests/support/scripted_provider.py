@@ -441,7 +441,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8081)
     with ScriptedProvider(parser.parse_args().port) as provider, suppress(KeyboardInterrupt):
-        print(f"OPENAI_BASE_URL={provider.base_url}", flush=True)  # noqa: T201  it is a command here
+        print(f"OPENAI_BASE_URL={provider.base_url}", flush=True)
         threading.Event().wait()
 
 

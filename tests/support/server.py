@@ -93,6 +93,11 @@ class Server:
         self.process.kill()
         self.process.wait(10)
 
+    def ended(self, deadline: float = 15) -> int:
+        """Wait for its end; the exit code."""
+        assert self.process is not None
+        return self.process.wait(deadline)
+
     def stop(self, deadline: float = 40) -> int:
         """End it as a deploy would; its exit code."""
         assert self.process is not None

@@ -9,7 +9,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 
@@ -61,8 +61,8 @@ class SlowReader:
         else:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
-            if getattr(event, "opcode", None) is Opcode.TEXT and event.fin:
-                self.frames.append(json.loads(event.data))
+            if isinstance(event, Frame) and event.opcode is Opcode.TEXT and event.fin:
+                self.frames.append(json.loads(bytes(event.data)))
         self._flush()
         return bool(data)
 

@@ -12,7 +12,7 @@ from tests.support.scripted_provider import Action, Gate, Reply
 from tests.support.server import Server
 
 #: Leases that let a takeover be seen soon.
-SHORT_LEASES = {"LEASE_SECONDS": 2.0, "RENEW_SECONDS": 0.3, "SWEEP_SECONDS": 0.3}
+SHORT_LEASES = {"LEASE_SECONDS": 2.5, "RENEW_SECONDS": 0.3, "SWEEP_SECONDS": 0.3}
 
 
 def settings(**sections: Any) -> dict[str, str]:

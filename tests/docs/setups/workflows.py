@@ -45,7 +45,7 @@ async def _check_that_the_session_uses_its_workflow(names: dict[str, Any]) -> No
 
 
 async def _check_the_glossary() -> None:
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"type": "glossary", "words": {"X200": "our largest"}},
         {"type": "prompt", "template": "{glossary} {question}"},
         {"type": "llm"},
