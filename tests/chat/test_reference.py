@@ -91,6 +91,7 @@ def test_every_code_in_the_sources_is_in_the_table() -> None:
         code
         for package in ("chat", "memory", "vectorstore", "llm", "accounts", "kernel")
         for file in (root / package).rglob("*.py")
+        if file.name != "client.py"  # its errors are its own, not the server's
         for code in literal.findall(file.read_text("utf-8"))
     }
     roots, rest, ingestion = (
