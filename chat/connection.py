@@ -196,7 +196,9 @@ class Connection:
             case protocol.TurnStop():
                 self._spawn(self._on_turn_stop(command))
             case protocol.Seen():
-                self.outbox.seen(command.frames)
+                if self.outbox.seen(command.frames):
+                    # The faster we send, the more often a client must say so: that may not use up its commands.
+                    self._allowance.give_back()
 
     def _no_hello(self) -> None:
         if not self._greeted:
@@ -316,6 +318,9 @@ class _Allowance:
             return round((1 - self._left) / self._rate, 3)
         self._left -= 1
         return 0.0
+
+    def give_back(self) -> None:
+        self._left += 1
 
 
 def _credit() -> int | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import models
 
-from accounts.models import WorkspaceQuerySet, WorkspaceRow
+from accounts.models import WRITERS, WorkspaceQuerySet, WorkspaceRow
 
 if TYPE_CHECKING:
     from accounts.access import Caller
@@ -23,6 +23,15 @@ class ChatSessionQuerySet(WorkspaceQuerySet):
     def visible_to(self, caller: Caller) -> Self:
         """The caller's own sessions, in workspaces the caller is still a member of."""
         return super().visible_to(caller).filter(user_id=caller.user_id)
+
+    def writable_by(self, caller: Caller) -> Self:
+        """The caller's own sessions in workspaces where the caller may write."""
+        # One filter call, so that both conditions are about the same membership: the caller's.
+        return self.filter(
+            user_id=caller.user_id,
+            workspace__memberships__user_id=caller.user_id,
+            workspace__memberships__role__in=WRITERS,
+        )
 
     def older_than(self, at: datetime, last_id: UUID) -> Self:
         """What follows (`at`, `last_id`) in the order of last use."""

@@ -111,13 +111,16 @@ class Outbox:
         while self._replies or self.sending_since is not None:
             await asyncio.sleep(0.01)
 
-    def seen(self, frames: int | None) -> None:
-        """The client has received so many frames on this socket."""
-        if frames is None or self.credit is None:
-            return
-        while self._unseen and self._frames_sent - len(self._unseen) < frames:
-            self._unseen_bytes -= self._unseen.popleft()
+    def seen(self, frames: int | None) -> bool:
+        """The client has received so many frames on this socket; whether that was news."""
+        before = len(self._unseen)
+        if frames is not None and self.credit is not None:
+            while self._unseen and self._frames_sent - len(self._unseen) < frames:
+                self._unseen_bytes -= self._unseen.popleft()
+        if len(self._unseen) == before:
+            return False
         self._seen.set()
+        return True
 
     async def run(self) -> None:
         """The writer: replies first, then what was missed, then live events."""

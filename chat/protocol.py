@@ -79,8 +79,9 @@ class TurnStop(Command, tag="turn.stop", frozen=True):
 class Seen(Command, tag="seen", frozen=True):
     """How far I have got; not answered.
 
-    Needed where `welcome.limits.credit` is a number: the server stops sending when that many bytes are not yet seen.
-    `frames` counts the frames received on this socket.
+    Needed where `welcome.limits.credit` is a number: the server stops sending when that many bytes are not yet seen, and
+    closes with 4008 if that lasts. Send it at the latest when a quarter of the credit has arrived. `frames` counts the
+    frames received on this socket.
     """
 
     streams: dict[UUID, Cursor] = {}

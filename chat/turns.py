@@ -80,9 +80,9 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
     """
     text = _checked(text)
     with transaction.atomic():
-        session = ChatSession.objects.visible_to(caller).filter(id=session_id).select_for_update(of=("self",)).first()
+        session = ChatSession.objects.writable_by(caller).filter(id=session_id).select_for_update(of=("self",)).first()
         if session is None:
-            raise NotFound("There is no such session among yours.")
+            raise NotFound("There is no such session among those you may write in.")
         repeat = _repeat_of(session, client_id, text)
         if repeat is not None:
             return repeat
