@@ -3,6 +3,8 @@
 #   ARGS="-k resume"    more for the tests       UV=…                 another uv
 
 PYTHON ?= python3
+# Each of these processes has its own PostgreSQL, Valkey and servers; most of a test's time is waiting.
+PARALLEL ?= -n 3 --dist loadfile
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
 SHELL := /bin/sh
@@ -39,10 +41,10 @@ demo: .venv/.installed ## Run everything on this machine, with sample documents 
 		.venv/bin/python -m django_chain demo
 
 test: .venv/.installed ## Run the tests
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: test .venv-3.13/.installed ## Run the tests on Python 3.13 with the newest Django as well
-	.venv-3.13/bin/python -m pytest $(ARGS)
+	.venv-3.13/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: .venv/.installed ## Check style, types, layers and missing migrations
 	.venv/bin/ruff check .

@@ -79,9 +79,9 @@ class TurnStop(Command, tag="turn.stop", frozen=True):
 class Seen(Command, tag="seen", frozen=True):
     """How far I have got; not answered.
 
-    Needed where `welcome.limits.credit` is a number: the server stops sending when that many bytes are not yet seen, and
-    closes with 4008 if that lasts. Send it at the latest when a quarter of the credit has arrived. `frames` counts the
-    frames received on this socket.
+    Needed where `welcome.limits.credit` is a number: the server stops sending when that many bytes are not yet seen,
+    and closes with 4008 if that lasts. Send it at the latest when a quarter of the credit has arrived. `frames` counts
+    the frames received on this socket.
     """
 
     streams: dict[UUID, Cursor] = {}
@@ -269,6 +269,8 @@ ERROR_CODES = {
     "provider_truncated": "The model's answer broke off; what had come is kept.",
     "provider_bad_response": "The model's provider sent something that is not understood.",
     "provider_misconfigured": "The model's provider is not set up rightly; tell the operator.",
+    "conflict": "This collides with something that exists.",
+    "not_text": "A document is not readable text; the message says which.",
     "workflow_invalid": "The session's workflow can't be run; tell its author.",
     "embedding_mismatch": "The documents were indexed with another embedding model; tell the operator.",
     "misconfigured": "The server is not set up for this; tell the operator.",

@@ -1,8 +1,9 @@
 """One call of one model: the hot path of every token.
 
-LangChain's `astream` under `aclosing`, so that stopping closes the provider's connection at once, with one handler that
-runs inline; any other costs a task or a thread hop for each token. What the SDKs leave open is settled here: time
-bounds, retries before the first token, text that can be stored, usage that is never unknown, one tree of failures.
+LangChain's `astream` under `aclosing`, so that stopping closes the provider's connection at once, and without a
+callback handler: even an inline one that ignores tokens costs a gather for each (docs/decisions/0005). What the SDKs
+leave open is settled here: time bounds, retries before the first token, text that can be stored, usage that is never
+unknown, one tree of failures.
 """
 
 import asyncio
@@ -13,11 +14,8 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Any, cast
 
-from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk, LLMResult
-from typing_extensions import override
+from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from kernel.conf import config
 from kernel.errors import ChainError
@@ -59,8 +57,8 @@ async def stream_model(alias: str, messages: Sequence[BaseMessage]) -> AsyncGene
         answer = _Answer(watch, promised=model.provider.promises_finish_reason)
         tries = 0
         while True:
-            counter = _UsageHandler()
-            stream = model.chat.astream(list(messages), config={"callbacks": [counter]})
+            answer.usage = None
+            stream = model.chat.astream(list(messages))
             try:
                 async with aclosing(cast("AsyncGenerator[AIMessageChunk, None]", stream)) as chunks:
                     watch.resume()
@@ -88,22 +86,7 @@ async def stream_model(alias: str, messages: Sequence[BaseMessage]) -> AsyncGene
         watch.pause()
     if tail := answer.tail():
         yield Text(tail)
-    yield answer.finished(counter.usage, started)
-
-
-class _UsageHandler(AsyncCallbackHandler):
-    """Takes the provider's token count from the end of the call."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.usage: UsageMetadata | None = None
-
-    @override
-    async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        for generation in response.generations[0]:
-            if isinstance(generation, ChatGenerationChunk) and isinstance(generation.message, AIMessageChunk):
-                self.usage = generation.message.usage_metadata
+    yield answer.finished(started)
 
 
 class _Answer:
@@ -118,6 +101,9 @@ class _Answer:
         self._started = monotonic()
         self._first_token: float | None = None
         self.finish_reason = ""
+        #: The provider's count so far; some send it in parts.
+        self.usage: UsageMetadata | None = None
+        self._ended = False
         #: LLM.MAX_ANSWER_CHARS is reached.
         self.full = False
 
@@ -145,6 +131,8 @@ class _Answer:
                 self._length, self.full, self.finish_reason = self._room, True, "length"
         elif chunk.tool_call_chunks or chunk.additional_kwargs:
             self._watch.heard()
+        if chunk.usage_metadata is not None:
+            self.usage = add_usage(self.usage, chunk.usage_metadata)
         metadata = chunk.response_metadata
         if metadata and not self.finish_reason:
             self._look_for_the_end(metadata)
@@ -164,13 +152,16 @@ class _Answer:
             raise ProviderTruncated
         if not self.began and self.finish_reason in ("tool_calls", "function_call"):
             raise ProviderBadResponse("The model asked for a tool, and none was offered; try again.")
+        self._ended = not self.full
 
     def tail(self) -> str:
         """What the cleaning still holds back."""
         return "" if self.full else self._clean.close()
 
-    def finished(self, counted: UsageMetadata | None, started: ModelStarted) -> ModelFinished:
+    def finished(self, started: ModelStarted) -> ModelFinished:
         tokens = usage.estimate(started.messages, self._length)
+        # What was cut short may have been counted in part.
+        counted = self.usage if self._ended else None
         if counted and (counted["input_tokens"] or counted["output_tokens"]):
             tokens = usage.Usage(counted["input_tokens"], counted["output_tokens"], estimated=False)
         first = None if self._first_token is None else _milliseconds(self._started, self._first_token)

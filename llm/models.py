@@ -12,9 +12,7 @@ class Versioned(WorkspaceRow):
     name = models.CharField(max_length=255)
     version = models.PositiveIntegerField(default=1)
     is_active = models.BooleanField(default=False)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+"
-    )
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
 
     class Meta:
         abstract = True

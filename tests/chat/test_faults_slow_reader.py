@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -42,7 +43,8 @@ async def _never_read(kind: str, server: Server, person: Person) -> None:
     async with person.client(server, session_id) as client:
         for _ in range(20):  # what the process takes for answers of this size by themselves, and a history to resume
             await client.ask("[[flood]]")
-        with await asyncio.to_thread(SlowReader(server.socket_url(session_id)).__enter__) as slow:
+        with closing(SlowReader(server.socket_url(session_id))) as slow:
+            await asyncio.to_thread(slow.open)
             slow.hello(person.token)
             before = peak = resident_kib(server.pid)
             began = time.monotonic()

@@ -45,7 +45,9 @@ async def test_a_foreign_and_a_missing_session_are_the_same_answer(
     assert answers[0]["code"] == "not_found"
 
 
-@pytest.mark.parametrize("wrong", ["not-a-uuid", "1", "%00", "..", "%ff", "x" * 65, "0b47e747-62c3-4071-ac2a-4d3434abf559%0a", "null"])
+@pytest.mark.parametrize(
+    "wrong", ["not-a-uuid", "1", "%00", "..", "%ff", "x" * 65, "0b47e747-62c3-4071-ac2a-4d3434abf559%0a", "null"]
+)
 async def test_a_malformed_session_id_is_not_found(server: Server, person: Person, wrong: str) -> None:
     async with Raw(server.socket_url(wrong)) as raw:
         await refused(raw, person.token, "not_found", Close.FORBIDDEN)

@@ -40,7 +40,7 @@ def test_docker_compose_accepts_it() -> None:
 
 def test_the_services_of_production_are_there() -> None:
     assert set(_SERVICES) == {"app", "worker", "beat", "migrate", "db", "valkey"}
-    assert re.fullmatch(r"pgvector/pgvector:0\.8\.\d+-pg18", _SERVICES["db"]["image"])
+    assert _SERVICES["db"]["image"] == "pgvector/pgvector:pg18"
     assert _SERVICES["worker"]["command"][:4] == ["celery", "-A", "django_chain", "worker"]
     assert _SERVICES["beat"]["command"][:4] == ["celery", "-A", "django_chain", "beat"]
 

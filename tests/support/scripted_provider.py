@@ -216,7 +216,7 @@ def raw(*pieces: bytes) -> Action:
     async def act(reply: Reply) -> None:
         for piece in pieces:
             await reply.raw(piece)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
 
     return act
 

@@ -4,8 +4,7 @@ import json
 import socket
 import time
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -14,7 +13,7 @@ from websockets.uri import parse_uri
 
 
 class SlowReader:
-    """`with SlowReader(url) as slow:` … `slow.read_to_the_end()`. Blocking: use it in a thread."""
+    """`with closing(SlowReader(url)) as slow:` … `open()`, `read_to_the_end()`. Blocking: use these in a thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -25,7 +24,7 @@ class SlowReader:
         self.bytes_read = 0
         self.frames: list[dict[str, Any]] = []
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         where = urlsplit(self._url)
         self._socket.settimeout(10)
         self._socket.connect((where.hostname, where.port))
@@ -33,9 +32,8 @@ class SlowReader:
         self._flush()
         while self._protocol.state.name == "CONNECTING":
             self._receive()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
         self._socket.close()
 
     def hello(self, token: str) -> None:

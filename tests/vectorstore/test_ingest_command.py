@@ -15,6 +15,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def user():
+    # Those of tests through live servers share this database.
+    get_user_model().objects.all().delete()
     return get_user_model().objects.create_user("reader")
 
 
