@@ -8,10 +8,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from enum import Enum
 from secrets import token_hex
 from time import monotonic
 from typing import Any
@@ -20,50 +18,16 @@ from uuid import UUID
 from accounts.access import Caller
 from chat import answers, protocol, streams, turns, wire
 from chat.hub import Hub
-from chat.models import ChatHistory, MessageStatus
-from chat.streams import Flusher, LocalStream
+from chat.jobs import Fate, Job, bare, settlement
+from chat.models import ChatHistory
+from chat.streams import Flusher
 from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
-from kernel.text import storable
-from llm import usage
 from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
 
 logger = logging.getLogger(__name__)
-
-
-class Fate(Enum):
-    """Why a run's work was cut short."""
-
-    NONE = "none"
-    STOPPED = "stopped"
-    #: Another process owns it now: write nothing.
-    LOST = "lost"
-
-
-@dataclass(eq=False)
-class Job:
-    """One run of this process."""
-
-    turn: Turn
-    stream: LocalStream
-    place: int = 0
-    fate: Fate = Fate.NONE
-    ending: bool = False
-    work: asyncio.Task[None] | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    call: ModelStarted | None = None
-    called_at: float = 0.0
-    first_text_at: float | None = None
-    usage: ModelFinished | None = None
-
-    def cut(self, fate: Fate) -> None:
-        """Cut the work short; the model's connection closes with it. Harmless when it is over."""
-        if self.fate is Fate.NONE and not self.ending:
-            self.fate = fate
-            if self.work is not None:
-                self.work.cancel()
 
 
 class Runner:
@@ -172,7 +136,7 @@ class Runner:
                     job.work.cancel()
             if job.fate is not Fate.LOST:
                 job.ending = True
-                await self._end(job, self._outcome(job))
+                await self._end(job, job.outcome())
         finally:
             self._forget(job)
 
@@ -242,20 +206,6 @@ class Runner:
         for seen in self._waiting.get(session_id, ()):
             seen.set()
 
-    def _outcome(self, job: Job) -> Outcome:
-        cancelled = job.work is not None and job.work.cancelled()
-        error = job.work.exception() if job.work is not None and not cancelled else None
-        if job.fate is Fate.STOPPED:
-            status, code = MessageStatus.STOPPED, ""
-        elif error is None and not cancelled:
-            status, code = MessageStatus.COMPLETE, ""
-        elif isinstance(error, ChainError):
-            status, code = MessageStatus.FAILED, error.code
-        else:
-            status, code = MessageStatus.FAILED, "internal"
-        text = job.stream.text
-        return Outcome(status=status, text=text, error_code=code, sources=job.sources, log=_log_of(job, text))
-
     async def _end(self, job: Job, outcome: Outcome) -> None:
         """Write the end, as long as it takes; then show it. What sockets have is a prefix of it at every moment."""
         try:
@@ -278,12 +228,13 @@ class Runner:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
                 continue
-            except Exception:
+            except Exception as error:
                 if outcome.error_code == "internal":
                     raise
                 # Rows that can't be written as they are: a run that never ends would block its session for ever.
-                logger.exception("action=finish_failed run=%s", turn.run_id)
-                outcome = _bare(outcome)
+                # Not the error's text: PostgreSQL quotes the row in it.
+                logger.error("action=finish_failed run=%s error=%s", turn.run_id, type(error).__name__)  # noqa: TRY400
+                outcome = bare(outcome)
                 continue
             break
         await self._hub.publish(turn.session_id, wire.row_of(row))
@@ -382,7 +333,7 @@ class Runner:
         shown = await self._shown_before(turn)
         if shown is None or shown or taken.stop_requested or turn.attempt > config().chat.max_attempts:
             job.ending = True
-            await self._finish(turn, _settlement(taken, shown or "", unknown=shown is None))
+            await self._finish(turn, settlement(taken, shown or "", unknown=shown is None))
             return None
         return await database.run(turns.restart, turn)
 
@@ -422,50 +373,3 @@ class Runner:
             await database.run(turns.release, self.owner)
         except (DatabaseUnavailable, Busy):
             logger.warning("action=release_failed")  # they run out by themselves
-
-
-def _settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
-    log = _estimated([{"role": "user", "content": taken.turn.question}], shown)
-    if taken.stop_requested:
-        return Outcome(status=MessageStatus.STOPPED, text=shown, log=log)
-    if shown or unknown:
-        return Outcome(status=MessageStatus.INTERRUPTED, text=shown, log=log)
-    return Outcome(status=MessageStatus.FAILED, text="", error_code="attempts_exhausted", log=log)
-
-
-def _bare(outcome: Outcome) -> Outcome:
-    """What can always be written of an end."""
-    tokens = usage.estimate([], outcome.text)
-    log = {"input_tokens": tokens.input_tokens, "output_tokens": tokens.output_tokens, "usage_estimated": True}
-    return Outcome(status=MessageStatus.FAILED, text=storable(outcome.text), error_code="internal", log=log)
-
-
-def _log_of(job: Job, text: str) -> dict[str, Any]:
-    """The log row's columns: what the provider said, else what we can tell ourselves, marked as estimated."""
-    call, told = job.call, job.usage
-    now = monotonic()
-    if call is None:
-        return {"input_tokens": 0, "output_tokens": 0, "usage_estimated": True}
-    if told is not None:
-        spent = {
-            "input_tokens": told.input_tokens,
-            "output_tokens": told.output_tokens,
-            "usage_estimated": told.estimated,
-        }
-    else:
-        spent = _estimated(call.messages, text)
-    first = job.first_text_at
-    return spent | {
-        "alias": call.alias,
-        "provider": call.provider,
-        "model_name": call.model,
-        "model_parameters": dict(call.parameters),
-        "prompt_text": list(call.messages),
-        "first_token_ms": None if first is None else max(0, int((first - job.called_at) * 1000)),
-        "latency_ms": int((now - job.called_at) * 1000),
-    }
-
-
-def _estimated(messages: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:
-    guess = usage.estimate(messages, text)
-    return {"input_tokens": guess.input_tokens, "output_tokens": guess.output_tokens, "usage_estimated": True}

@@ -138,7 +138,11 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", 
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [_env("REDIS_URL", "redis://localhost:6379/0")], "prefix": "chain-layer"},
+        # An idle group is silent for longer than the client library's own read timeout.
+        "CONFIG": {
+            "hosts": [{"address": _env("REDIS_URL", "redis://localhost:6379/0"), "socket_timeout": None}],
+            "prefix": "chain-layer",
+        },
     },
 }
 
