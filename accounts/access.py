@@ -1,6 +1,6 @@
 """Who is asking. A caller is found from a session cookie or a token; every query then goes through the caller."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,8 @@ class Caller:
 
     user_id: int
     name: str
+    #: Known by a token, which can't make another: its life is short.
+    by_token: bool = False
 
 
 def caller_of(user: AbstractBaseUser) -> Caller:
@@ -46,7 +48,7 @@ def from_session_key(session_key: str) -> Caller:
 
 def from_token(token: str) -> Caller:
     """The caller a token was minted for (database work: one query)."""
-    return caller_of(tokens.user_of(token))
+    return replace(caller_of(tokens.user_of(token)), by_token=True)
 
 
 def workspace_for(caller: Caller, workspace_id: UUID | None = None) -> Workspace:

@@ -23,7 +23,7 @@ async def answer(turn: Turn) -> AsyncGenerator[Event]:
     # Workflows build LangChain objects: imported with the first answer, or by the server's warm-up, not at start-up.
     from llm import workflows  # noqa: PLC0415
 
-    definition = await _definition(turn.workflow_id)
+    definition = await _definition(turn)
     inputs = workflows.WorkflowInput(
         workspace_id=turn.workspace_id,
         user_id=turn.user_id,
@@ -42,16 +42,17 @@ async def remember(turn: Turn, *, status: str, text: str) -> None:
         Said(order=turn.question_order, role="USER", content=turn.question),
         Said(order=turn.question_order + 1, role="ASSISTANT", content=text, status=status, id=turn.answer_id),
     ]
-    await exchange.remember(turn.session_id, said, definition=await _definition(turn.workflow_id))
+    await exchange.remember(turn.session_id, said, definition=await _definition(turn))
 
 
-async def _definition(workflow_id: UUID | None) -> Sequence[Mapping[str, Any]] | None:
-    if workflow_id is not None:
-        found = await database.run(_read_definition, workflow_id)
+async def _definition(turn: Turn) -> Sequence[Mapping[str, Any]] | None:
+    if turn.workflow_id is not None:
+        found = await database.run(_read_definition, turn.workspace_id, turn.workflow_id)
         if found is not None:
             return found
     return config().chat.default_workflow
 
 
-def _read_definition(workflow_id: UUID) -> list[dict[str, Any]] | None:
-    return Workflow.objects.filter(id=workflow_id).values_list("workflow_definition", flat=True).first()
+def _read_definition(workspace_id: UUID, workflow_id: UUID) -> list[dict[str, Any]] | None:
+    found = Workflow.objects.filter(workspace_id=workspace_id, id=workflow_id)
+    return found.values_list("workflow_definition", flat=True).first()

@@ -20,7 +20,7 @@ from chat import replay, turns, wire
 from chat.models import ChatSession
 from kernel import database
 from kernel.conf import config
-from kernel.errors import Invalid
+from kernel.errors import Forbidden, Invalid
 
 router = Router(tags=["chat"])
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -124,6 +124,8 @@ async def create_token(request: HttpRequest) -> dict[str, Any]:
 
 
 def _mint(caller: Caller) -> str:
+    if caller.by_token:
+        raise Forbidden("A token can't make another one; sign in for that.")
     return tokens.mint(get_user_model()._default_manager.get(pk=caller.user_id))
 
 

@@ -52,6 +52,8 @@ class Connection:
         self._close = close
         self._caller: Caller | None = None
         self._greeted = False
+        #: `welcome` is out, so commands may be answered.
+        self._welcomed = False
         self._refusing = False
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
@@ -239,6 +241,7 @@ class Connection:
         if self._runtime.draining:
             self._reply(self._runtime.goodbye())
         self.outbox.follow(session.id, command.seq, command.streams)
+        self._welcomed = True
         if self._sends:
             self._begin_sending()
 
@@ -247,7 +250,7 @@ class Connection:
             self._error(Busy("Too many messages at once; wait for an ack.", retry_after=1), command.id)
             return
         self._sends.append(command)
-        if self.session_id is not None:
+        if self._welcomed:
             self._begin_sending()
 
     def _begin_sending(self) -> None:
@@ -273,7 +276,7 @@ class Connection:
 
     async def _on_turn_stop(self, command: protocol.TurnStop) -> None:
         name = command.id or str(command.message_id)
-        if self._caller is None or self.session_id is None:
+        if self._caller is None or self.session_id is None or not self._welcomed:
             self._error(NotFound("The session isn't open yet; wait for welcome.", code="hello_first"), name)
             return
         try:

@@ -73,7 +73,9 @@ class Hub:
         """Deliver a session's events to this socket from now on."""
         boxes = self._sockets.setdefault(session_id, set())
         boxes.add(outbox)
-        if len(boxes) == 1:
+        confirmed = self._confirmed.get(streams.channel(session_id))
+        if confirmed is None or not confirmed.is_set():
+            # Every joiner waits: what happens before the subscription stands is read from the rows afterwards.
             await self._subscribe(session_id)
 
     async def leave(self, session_id: UUID, outbox: Outbox) -> None:
@@ -91,9 +93,10 @@ class Hub:
             outbox.offer(live)
 
     def tell_all(self, make: Callable[[], protocol.Event]) -> None:
-        """Send every socket of the process a frame of its own."""
+        """Send every socket of the process a frame of its own; those not yet welcomed are told with their welcome."""
         for outbox in self.outboxes():
-            outbox.reply(make())
+            if outbox.session_id is not None:
+                outbox.reply(make())
 
     # To other processes ----------------------------------------------------------------------------------------------
 

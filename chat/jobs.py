@@ -34,6 +34,7 @@ class Job:
     place: int = 0
     fate: Fate = Fate.NONE
     ending: bool = False
+    cut_at: float | None = None
     work: asyncio.Task[None] | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     call: ModelStarted | None = None
@@ -44,14 +45,15 @@ class Job:
     def cut(self, fate: Fate) -> None:
         """Cut the work short; the model's connection closes with it. Harmless when it is over."""
         if self.fate is Fate.NONE and not self.ending:
-            self.fate = fate
+            self.fate, self.cut_at = fate, monotonic()
             if self.work is not None:
                 self.work.cancel()
 
     def outcome(self) -> Outcome:
         """How it ended, once its work is over."""
+        over = self.work is not None and self.work.done()
         cancelled = self.work is not None and self.work.cancelled()
-        error = self.work.exception() if self.work is not None and not cancelled else None
+        error = self.work.exception() if self.work is not None and over and not cancelled else None
         if self.fate is Fate.STOPPED:
             status, code = MessageStatus.STOPPED, ""
         elif error is None and not cancelled:

@@ -90,7 +90,9 @@ class Outbox:
         return True
 
     def offer(self, live: Live) -> None:
-        """Queue a live event, or fall behind if there is no room."""
+        """Queue a live event, or fall behind if there is no room; before `follow` there is nothing to be late for."""
+        if self.session_id is None:
+            return
         options = config().chat
         if len(self._events) >= options.outbox_frames or self._event_bytes >= options.outbox_bytes:
             self.fall_behind()
@@ -189,7 +191,7 @@ class Outbox:
     def _note_row(self, live: Live) -> None:
         self.seq = live.end
         if live.offset:
-            self.cursors[live.message_id] = StreamCursor(0, 0, monotonic())
+            self.cursors[live.message_id] = StreamCursor(live.attempt, 0, monotonic())
         else:
             self.cursors.pop(live.message_id, None)
 

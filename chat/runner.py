@@ -29,6 +29,9 @@ from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a model may take to end after it was told to.
+_PATIENCE = 5.0
+
 
 class Runner:
     """Runs this process's turns and watches over everyone's leases."""
@@ -43,6 +46,8 @@ class Runner:
         self._hub = hub
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leases_until = 0.0
+        self._released = False
+        self._renewing: asyncio.Task[Any] | None = None
         #: Since when the database answers; a process that couldn't reach it can't tell whose lease really ran out.
         self._reachable_since = monotonic() - config().chat.lease_seconds
         #: Runs that wait for an earlier one of their session.
@@ -89,27 +94,33 @@ class Runner:
         """
         if self.draining:
             raise Unavailable("The server is going away; reconnect and send again.", code="draining", retry_after=1)
-        if len(self.jobs) >= config().chat.max_turns_per_process:
-            raise Busy("The server runs as many answers as it can; try again shortly.", retry_after=2)
         task = self._own(self._accept(caller, session_id, client_id, text), "chain-accept")
         return await asyncio.shield(task)
 
     async def _accept(self, caller: Caller, session_id: UUID, client_id: str, text: str) -> Accepted:
         began = monotonic()
         accepted = await database.run(
-            turns.accept, caller, session_id, client_id=client_id, text=text, owner=self.owner
+            turns.accept, caller, session_id, client_id=client_id, text=text, owner=self.owner, full=self._full()
         )
         if accepted.turn is not None:
             self._own(self._begin(accepted, began), "chain-begin")
         return accepted
 
+    def _full(self) -> bool:
+        return len(self.jobs) >= config().chat.max_turns_per_process
+
     async def _begin(self, accepted: Accepted, began: float) -> None:
         assert accepted.turn is not None
-        job = self._job(accepted.turn, began)
+        turn = accepted.turn
+        job = self._job(turn, began)
         job.place = accepted.place
-        # The rows go out before any text of the answer can.
-        await self._hub.publish(accepted.turn.session_id, *map(wire.row_of, accepted.rows))
-        await self._run(job)
+        try:
+            # The rows go out before any text of the answer can.
+            await self._hub.publish(turn.session_id, *(wire.row_of(row, turn.attempt) for row in accepted.rows))
+            await self._run(job)
+        finally:
+            # Whatever happened: a run that is not worked on may not keep its lease.
+            self._forget(job)
 
     def _job(self, turn: Turn, leased_at: float) -> Job:
         if not self.jobs:
@@ -131,7 +142,7 @@ class Runner:
             if job.fate is Fate.NONE:
                 job.work = self._own(self._work(job), "chain-answer")
                 try:
-                    await asyncio.wait([job.work])
+                    await self._worked(job, job.work)
                 finally:
                     job.work.cancel()
             if job.fate is not Fate.LOST:
@@ -139,6 +150,14 @@ class Runner:
                 await self._end(job, job.outcome())
         finally:
             self._forget(job)
+
+    async def _worked(self, job: Job, work: asyncio.Task[None]) -> None:
+        """Wait for the work's end; one that was cut and doesn't end is left behind, so that its session goes on."""
+        while not work.done():
+            await asyncio.wait([work], timeout=_PATIENCE)
+            if not work.done() and job.cut_at is not None and monotonic() - job.cut_at > _PATIENCE:
+                logger.error("action=model_ignores_stop run=%s", job.turn.run_id)
+                return
 
     def _forget(self, job: Job) -> None:
         self.flusher.drop(job.stream)
@@ -216,7 +235,7 @@ class Runner:
         await self._finish(job.turn, outcome)
 
     async def _finish(self, turn: Turn, outcome: Outcome) -> None:
-        pause = 0.25
+        pause, bared = 0.25, False
         while True:
             try:
                 row = await database.run(turns.finish, turn, outcome)
@@ -229,14 +248,16 @@ class Runner:
                 pause = min(pause * 2, 2.0)
                 continue
             except Exception as error:
-                if outcome.error_code == "internal":
+                if bared:
                     raise
                 # Rows that can't be written as they are: a run that never ends would block its session for ever.
                 # Not the error's text: PostgreSQL quotes the row in it.
                 logger.error("action=finish_failed run=%s error=%s", turn.run_id, type(error).__name__)  # noqa: TRY400
-                outcome = bare(outcome)
+                outcome, bared = bare(outcome), True
                 continue
             break
+        # Before the end is known: the next answer may begin with it, and should know this one.
+        await self._remember(turn, outcome)
         await self._hub.publish(turn.session_id, wire.row_of(row))
         logger.info(
             "action=turn_ended session=%s run=%s attempt=%d status=%s error=%s alias=%s latency_ms=%s tokens=%s",
@@ -249,7 +270,13 @@ class Runner:
             outcome.log.get("latency_ms", "-"),
             outcome.log.get("output_tokens", "-"),
         )
-        await answers.remember(turn, status=outcome.status, text=outcome.text)
+
+    async def _remember(self, turn: Turn, outcome: Outcome) -> None:
+        try:
+            await answers.remember(turn, status=outcome.status, text=outcome.text)
+        except Exception as error:  # noqa: BLE001  nothing may hold back the row
+            # The rows are the truth; a copy that misses them is noticed by its reader.
+            logger.error("action=remember_failed run=%s error=%s", turn.run_id, type(error).__name__)  # noqa: TRY400
 
     # Leases ----------------------------------------------------------------------------------------------------------
 
@@ -268,7 +295,8 @@ class Runner:
             await asyncio.sleep(options.renew_seconds)
             try:
                 if self.jobs:
-                    await self._renew()
+                    self._renewing = self._own(self._renew(), "chain-renew")
+                    await self._renewing
                 if not self.draining and monotonic() - swept_at >= options.sweep_seconds:
                     swept_at = monotonic()
                     await self._sweep()
@@ -280,9 +308,11 @@ class Runner:
                 self._reachable_since = monotonic()
 
     async def _renew(self) -> None:
+        if self._released:
+            return
         began = monotonic()
         asked = [(answer_id, job.turn.attempt) for answer_id, job in self.jobs.items()]
-        held = await database.run(turns.renew, self.owner, [answer_id for answer_id, _ in asked])
+        held = await database.run_ahead(turns.renew, self.owner, [answer_id for answer_id, _ in asked])
         attempts = {one.answer_id: one.attempt for one in held}
         for answer_id, attempt in asked:
             job = self.jobs.get(answer_id)
@@ -299,11 +329,11 @@ class Runner:
     async def _sweep(self) -> None:
         if monotonic() - self._reachable_since < config().chat.lease_seconds:
             # A first answer after an outage: the owners get the time of a lease to come back first.
-            await database.run(turns.renew, self.owner, [])
+            await database.run_ahead(turns.renew, self.owner, [])
             return
         room = config().chat.max_turns_per_process - len(self.jobs)
         began = monotonic()
-        taken = await database.run(turns.take_over, self.owner, limit=min(20, max(room, 0))) if room > 0 else []
+        taken = await database.run_ahead(turns.take_over, self.owner, limit=min(20, max(room, 0))) if room > 0 else []
         for one in taken:
             logger.info("action=taken_over run=%s attempt=%d", one.turn.run_id, one.turn.attempt)
             mine = self.jobs.get(one.turn.answer_id)
@@ -314,18 +344,17 @@ class Runner:
 
     async def _recover(self, taken: TakenOver, job: Job) -> None:
         """Settle a run whose owner died: shown text stays and is marked; if none was shown, answer anew."""
-        row = None
+        turn = taken.turn
         try:
             row = await self._settle(taken, job)
+            if row is not None:
+                await self._hub.publish(turn.session_id, wire.row_of(row, turn.attempt))
+                job.place = 1  # whether an earlier turn is open is not known here: look
+                await self._run(job)
         except (LeaseLost, DatabaseUnavailable, Busy):
-            logger.info("action=recovery_left run=%s", taken.turn.run_id)  # another's, or someone's after this lease
+            logger.info("action=recovery_left run=%s", turn.run_id)  # another's, or someone's after this lease
         finally:
-            if row is None:
-                self._forget(job)
-        if row is not None:
-            await self._hub.publish(taken.turn.session_id, wire.row_of(row))
-            job.place = 1  # whether an earlier turn is open is not known here: look
-            await self._run(job)
+            self._forget(job)
 
     async def _settle(self, taken: TakenOver, job: Job) -> ChatHistory | None:
         """End the run, or stamp its row for a further attempt and return it."""
@@ -366,10 +395,14 @@ class Runner:
             job.cut(Fate.LOST)
         if left:
             logger.info("action=handed_over runs=%d", len(left))
+        # Before the leases are given up: a renewal under way would take them back.
+        self._released = True
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing], timeout=config().chat.lease_seconds)
         await self._release()
 
     async def _release(self) -> None:
         try:
-            await database.run(turns.release, self.owner)
+            await database.run_ahead(turns.release, self.owner)
         except (DatabaseUnavailable, Busy):
             logger.warning("action=release_failed")  # they run out by themselves

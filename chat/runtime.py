@@ -156,10 +156,9 @@ class Runtime:
         while True:
             await asyncio.sleep(1)
             now = monotonic()
-            for one in list(self.connections):
-                since = one.outbox.sending_since
-                if since is not None and now - since > config().chat.slow_seconds:
-                    await one.close(Close.SLOW)
+            stalled = [one for one in self.connections if _stalled(one, now)]
+            # Each may take a moment; an error of one is not the others'.
+            await asyncio.gather(*(one.close(Close.SLOW) for one in stalled), return_exceptions=True)
             if now - validated_at >= config().chat.revalidate_seconds:
                 validated_at = now
                 try:
@@ -178,6 +177,11 @@ class Runtime:
             for one, objection in zip(batch, await database.run(replay.objections, asked), strict=True):
                 if objection is not None:
                     await one.turn_out(objection)
+
+
+def _stalled(one: Connected, now: float) -> bool:
+    since = one.outbox.sending_since
+    return since is not None and now - since > config().chat.slow_seconds
 
 
 def _settle_memory() -> None:

@@ -72,11 +72,11 @@ def find_session(caller: Caller, session_id: UUID) -> ChatSession:
     return session
 
 
-def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner: str) -> Accepted:
+def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner: str, full: bool = False) -> Accepted:
     """Commit a message, its pending answer, the run with its lease, and the open log row: one transaction.
 
-    A repeat (same session, same `client_id`, same text) returns the first one's ids. Raises NotFound, Conflict
-    (`id_conflict`), Invalid, TooLarge, Busy.
+    A repeat (same session, same `client_id`, same text) returns the first one's ids; `full`: this process can't run
+    another answer, so only repeats are served. Raises NotFound, Conflict (`id_conflict`), Invalid, TooLarge, Busy.
     """
     text = _checked(text)
     with transaction.atomic():
@@ -86,6 +86,8 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
         repeat = _repeat_of(session, client_id, text)
         if repeat is not None:
             return repeat
+        if full:
+            raise Busy("The server runs as many answers as it can; try again shortly.", retry_after=2)
         place = Run.objects.filter(session_id=session_id, status=MessageStatus.PENDING).count()
         if place >= config().chat.max_turns_per_session:
             raise Busy("This session has too many unanswered messages; wait for an answer.", retry_after=2)
@@ -298,7 +300,9 @@ _LOG_STATUS = {
 
 
 def _next_seq(turn: Turn) -> int:
-    session: ChatSession = ChatSession.objects.select_for_update().only("seq").get(id=turn.session_id)
+    session: ChatSession | None = ChatSession.objects.select_for_update().only("seq").filter(id=turn.session_id).first()
+    if session is None:  # deleted meanwhile, and its runs with it
+        raise LeaseLost
     session.seq += 1
     session.save(update_fields=["seq", "updated_at"])
     return session.seq

@@ -64,10 +64,10 @@ def text_of(message_id: UUID, attempt: int, offset: int, data: bytes) -> Live:
     return Live(Kind.TEXT, message_id, attempt, offset, end, protocol.encode(delta))
 
 
-def row_of(row: ChatHistory) -> Live:
-    """A row's durable state."""
+def row_of(row: ChatHistory, attempt: int = 0) -> Live:
+    """A row's durable state; `attempt` is the one that fills a pending answer, where it is known."""
     frame = protocol.encode(protocol.MessageEvent(seq=row.seq, message=message_of(row)))
-    return Live(Kind.ROW, row.id, 0, int(row.status == "pending"), row.seq, frame)
+    return Live(Kind.ROW, row.id, attempt, int(row.status == "pending"), row.seq, frame)
 
 
 def extra_of(message_id: UUID, attempt: int, event: protocol.Step | protocol.Sources) -> Live:

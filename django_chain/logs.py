@@ -1,10 +1,24 @@
 """What the log leaves out."""
 
 import logging
+import traceback
 from http import HTTPStatus
+from typing import Any
 
 #: What uvicorn logs as an exception of its own, though a client's bytes are at fault.
 _CLIENTS_FAULT = ("Invalid UTF-8 sequence received from client.",)
+
+
+class Formatter(logging.Formatter):
+    """Tracebacks without the exceptions' texts: these quote rows, inputs and providers' answers."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
+        kind, error, _ = ei
+        lines = []
+        while error is not None:
+            lines += [*traceback.format_tb(error.__traceback__), f"{type(error).__module__}.{type(error).__qualname__}"]
+            error = error.__cause__
+        return "\n".join(line.rstrip("\n") for line in lines) or str(kind)
 
 
 class NoTraceback(logging.Filter):

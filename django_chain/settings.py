@@ -170,7 +170,13 @@ CELERY_BROKER_URL = CELERY_RESULT_BACKEND = _env("REDIS_URL", "redis://localhost
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "formatters": {
+        "line": {
+            "()": "django_chain.logs.Formatter",
+            "format": "{asctime} {levelname} {name} {message}",
+            "style": "{",
+        }
+    },
     "filters": {
         "no_traceback": {"()": "django_chain.logs.NoTraceback"},
         "expected": {"()": "django_chain.logs.NotReadyIsNoError"},

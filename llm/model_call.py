@@ -82,6 +82,7 @@ async def stream_model(alias: str, messages: Sequence[BaseMessage]) -> AsyncGene
                 if delay is None or not watch.allows(delay):
                     raise failure from error
             tries += 1
+            watch.rest()
             await asyncio.sleep(delay)
         watch.pause()
     if tail := answer.tail():

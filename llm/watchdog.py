@@ -67,6 +67,12 @@ class Watchdog:
         if not self._began:
             self.heard()
 
+    def rest(self) -> None:
+        """Between two tries no one is waited for."""
+        if self._since is not None:
+            self._waited += self._now() - self._since
+            self._since = None
+
     def heard(self) -> None:
         """Something came that is no text. From now on the time between tokens counts."""
         self._heard = self._now()
@@ -83,7 +89,8 @@ class Watchdog:
 
     def allows(self, delay: float) -> bool:
         """Whether another try after so many seconds would still be within the time for the first token."""
-        return not self._began and self._now() - self._heard + delay < self._limit
+        in_time = self._now() - self._heard + delay < self._limit and delay < self._left_in_all()
+        return not self._began and in_time
 
     def expired(self) -> bool:
         """Whether this watchdog, and no one else, cancelled the task."""

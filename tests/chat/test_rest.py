@@ -83,20 +83,21 @@ def test_no_answer_invites_a_foreign_page_to_read_it(http: httpx.Client, cookie:
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_a_minted_token_opens_a_socket_and_ends_with_the_password(
-    server: Server, api: httpx.Client, person: Person
+async def test_a_page_mints_a_token_that_opens_a_socket(
+    server: Server, http: httpx.Client, person: Person, cookie: tuple[str, str]
 ) -> None:
-    minted = api.post("/token").json()
+    csrf = http.get("/", headers=[cookie]).cookies["csrftoken"]
+    headers = [("Cookie", f"{cookie[1]}; csrftoken={csrf}"), ("X-CSRFToken", csrf)]
+    minted = http.post("/api/v1/token", headers=headers).json()
     assert minted["expires_in"] > 0
     session_id = person.new_session(server)
     async with Raw(server.socket_url(session_id)) as raw:
         assert (await raw.hello(minted["token"]))["type"] == "welcome"
 
 
-def test_a_cookie_page_can_mint_a_token(http: httpx.Client, cookie: tuple[str, str]) -> None:
-    csrf = http.get("/", headers=[cookie]).cookies["csrftoken"]
-    headers = [("Cookie", f"{cookie[1]}; csrftoken={csrf}"), ("X-CSRFToken", csrf)]
-    assert http.post("/api/v1/token", headers=headers).status_code == 200
+def test_a_token_makes_no_other_so_that_a_stolen_one_ends(api: httpx.Client) -> None:
+    refused = api.post("/token")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
 # Sessions ------------------------------------------------------------------------------------------------------------

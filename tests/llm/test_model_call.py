@@ -218,6 +218,15 @@ class TestRetries:
         assert outcome.error.retry_after == 40
         assert time.monotonic() - begun < 0.9
 
+    async def test_a_longer_wait_than_the_call_may_take_is_left_to_the_caller(
+        self, ask: Ask, provider: ScriptedProvider, scripted_alias: Callable[..., None]
+    ) -> None:
+        scripted_alias(MAX_RETRIES=3, FIRST_TOKEN_TIMEOUT=30.0, TOTAL_TIMEOUT=0.5)
+
+        outcome = await ask(provider.script("later", act.status(429, headers={"Retry-After": "5"})))
+
+        assert isinstance(outcome.error, errors.ProviderRateLimited)
+
     @pytest.mark.parametrize("fault", [act.status(400), act.status(401)])
     async def test_what_would_fail_again_is_not_tried_again(
         self, ask: Ask, provider: ScriptedProvider, scripted_alias: Callable[..., None], fault: act.Action
