@@ -60,6 +60,7 @@ class Stage:
 
     def new_sessions(self, count: int, *, messages: int = 0) -> list[UUID]:
         """Sessions of the user, each with so many messages of history."""
+        # Models: Django is set up when the stage stands, not when this file is imported.
         from accounts.models import Workspace
         from chat.models import ChatHistory, ChatSession
 
@@ -88,6 +89,7 @@ class Stage:
 
 def _new_user() -> str:
     """A user's token."""
+    # As above: after Django's set-up.
     from django.contrib.auth import get_user_model
 
     from accounts import tokens

@@ -169,6 +169,8 @@ class Runner:
             await self._wait_for_earlier(job)
         async with aclosing(answers.answer(job.turn)) as events:
             async for event in events:
+                if job.ending:
+                    return  # its end was written without it (see _worked): nothing may be shown beyond that
                 if type(event) is Text:
                     if job.first_text_at is None:
                         job.first_text_at = monotonic()

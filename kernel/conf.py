@@ -60,8 +60,6 @@ class Llm(Section, frozen=True):
     )
     default_model: str = "default"
     providers: dict[str, str] = field(default_factory=dict)
-    #: How long a compiled workflow or prompt may be served from this process before the database is asked again.
-    cache_seconds: Seconds = 2.0
     max_answer_chars: Count = 200_000
 
 

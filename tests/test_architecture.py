@@ -139,12 +139,7 @@ async def test_a_repeat_costs_three_queries(person: Person, monkeypatch: pytest.
     assert len(seen) == 3, listed(seen)
 
 
-async def test_a_whole_turn_costs_the_same_with_a_long_history(
-    person: Person, monkeypatch: pytest.MonkeyPatch, settings: Any
-) -> None:
-    # What a process remembers of workflows and prompts must not run out in between.
-    llm = settings.DJANGO_CHAIN["LLM"] | {"CACHE_SECONDS": 600}
-    settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"LLM": llm}
+async def test_a_whole_turn_costs_the_same_with_a_long_history(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub()
     runner = Runner(hub)  # not started: its look at everyone's leases is not the turn's
 
