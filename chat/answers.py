@@ -4,55 +4,65 @@ the same.
 recall memory → run the session's workflow (retrieve, prompt, model, parse …) → events.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
-from uuid import UUID
 
 from chat.turns import Turn
-from kernel import database
 from kernel.conf import config
+from llm import configuration
+from llm.configuration import Configuration, WorkflowVersion
 from llm.events import Event
-from llm.models import Workflow
+from llm.journal import RunJournal
+from llm.state import RunContext, WorkflowInput
 from memory import exchange
 from memory.exchange import Said
 
 
-async def answer(turn: Turn) -> AsyncGenerator[Event]:
-    """Yield the events of answering `turn`; ends normally or with a typed error (kernel.errors)."""
+async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -> AsyncGenerator[Event]:
+    """Yield the events of answering `turn`; ends normally or with a typed error (kernel.errors).
+
+    The calls are told to `journal`, the steps' times to `trace`.
+    """
     # Workflows build LangChain objects: imported with the first answer, or by the server's warm-up, not at start-up.
     from llm import workflows  # noqa: PLC0415
 
-    definition = await _definition(turn)
-    inputs = workflows.WorkflowInput(
+    holding = await configuration.known(turn.workspace_id, turn.generation)
+    workflow = await _workflow(turn, holding)
+    journal.under(holding, workflow_id=None if workflow is None else workflow.id)
+    run = RunContext(holding, journal, run_id=turn.run_id, workflow=workflow, first_call=turn.first_call, trace=trace)
+    inputs = WorkflowInput(
         workspace_id=turn.workspace_id,
         user_id=turn.user_id,
         session_id=turn.session_id,
         question=turn.question,
         before_order=turn.question_order,
     )
-    async with aclosing(workflows.stream(definition or workflows.DEFAULT_WORKFLOW, inputs)) as events:
+    definition = _definition(workflow) or workflows.DEFAULT_WORKFLOW
+    async with aclosing(workflows.stream(definition, inputs, run=run)) as events:
         async for event in events:
             yield event
 
 
 async def remember(turn: Turn, *, status: str, text: str) -> None:
     """Tell the memory that the turn's workflow reads from how it ended; a no-op where the rows are the memory."""
+    holding = await configuration.known(turn.workspace_id, turn.generation)
     said = [
         Said(order=turn.question_order, role="USER", content=turn.question),
         Said(order=turn.question_order + 1, role="ASSISTANT", content=text, status=status, id=turn.answer_id),
     ]
-    await exchange.remember(turn.session_id, said, definition=await _definition(turn))
+    await exchange.remember(turn.session_id, said, definition=_definition(await _workflow(turn, holding)))
 
 
-async def _definition(turn: Turn) -> Sequence[Mapping[str, Any]] | None:
-    if turn.workflow_id is not None:
-        found = await database.run(_read_definition, turn.workspace_id, turn.workflow_id)
-        if found is not None:
-            return found
-    return config().chat.default_workflow
+async def _workflow(turn: Turn, holding: Configuration) -> WorkflowVersion | None:
+    """The version that answers: the session's own row if it is pinned to it, else the active one of its name."""
+    if turn.workflow_id is None:
+        return None
+    own = await holding.workflow(row_id=turn.workflow_id)
+    if own is None or turn.workflow_pinned:
+        return own
+    return await holding.workflow(own.name) or own
 
 
-def _read_definition(workspace_id: UUID, workflow_id: UUID) -> list[dict[str, Any]] | None:
-    found = Workflow.objects.filter(workspace_id=workspace_id, id=workflow_id)
-    return found.values_list("workflow_definition", flat=True).first()
+def _definition(workflow: WorkflowVersion | None) -> Any:
+    return config().chat.default_workflow if workflow is None else workflow.definition

@@ -1,8 +1,7 @@
 """One run of this process, and what its rows keep of how it ended. Values and pure functions."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -13,7 +12,8 @@ from chat.turns import Outcome, TakenOver, Turn
 from kernel.errors import ChainError
 from kernel.text import storable
 from llm import usage
-from llm.events import ModelFinished, ModelStarted
+from llm.journal import Ending, RunJournal
+from llm.models import CallStatus
 
 
 class Fate(Enum):
@@ -37,10 +37,18 @@ class Job:
     cut_at: float | None = None
     work: asyncio.Task[None] | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
-    call: ModelStarted | None = None
-    called_at: float = 0.0
-    first_text_at: float | None = None
-    usage: ModelFinished | None = None
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.journal = RunJournal(self.turn.ref)
+
+    def begin_again(self, turn: Turn) -> None:
+        """The run's next attempt is ours."""
+        self.turn, self.journal = turn, RunJournal(turn.ref)
+
+    def configuration_may_have_changed(self) -> None:
+        """The run has waited: what was configured when it was committed may not hold any more."""
+        self.turn = replace(self.turn, generation=None)
 
     def cut(self, fate: Fate) -> None:
         """Cut the work short; the model's connection closes with it. Harmless when it is over."""
@@ -63,52 +71,45 @@ class Job:
         else:
             status, code = MessageStatus.FAILED, "internal"
         text = self.stream.text
-        return Outcome(status=status, text=text, error_code=code, sources=self.sources, log=_log_of(self, text))
+        log = self.journal.ending(_LOG_STATUS[status], error_category=code, text=text, steps=tuple(self.trace))
+        return Outcome(status=status, text=text, error_code=code, sources=self.sources, log=log)
 
 
 def settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
     """The end of a run whose owner died; `unknown`: nobody can tell what was shown."""
-    log = _estimated([{"role": "user", "content": taken.turn.question}], shown)
     if taken.stop_requested:
-        return Outcome(status=MessageStatus.STOPPED, text=shown, log=log)
-    if shown or unknown:
-        return Outcome(status=MessageStatus.INTERRUPTED, text=shown, log=log)
-    return Outcome(status=MessageStatus.FAILED, text="", error_code="attempts_exhausted", log=log)
+        status, code = MessageStatus.STOPPED, ""
+    elif shown or unknown:
+        status, code = MessageStatus.INTERRUPTED, ""
+    else:
+        status, code = MessageStatus.FAILED, "attempts_exhausted"
+    asked = [{"role": "user", "content": taken.turn.question}]
+    log = Ending(
+        run=taken.turn.ref,
+        status=_LOG_STATUS[status],
+        error_category=code,
+        leftover_usage=usage.estimate(asked, shown),
+        text=shown,
+    )
+    return Outcome(status=status, text=shown, error_code=code, log=log)
 
 
 def bare(outcome: Outcome) -> Outcome:
     """What can always be written of an end."""
-    tokens = usage.estimate([], outcome.text)
-    log = {"input_tokens": tokens.input_tokens, "output_tokens": tokens.output_tokens, "usage_estimated": True}
-    return Outcome(status=MessageStatus.FAILED, text=storable(outcome.text), error_code="internal", log=log)
+    text = storable(outcome.text)
+    log = Ending(
+        run=outcome.log.run,
+        status=CallStatus.FAILED,
+        error_category="internal",
+        leftover_usage=usage.estimate([], text),
+        text=text,
+    )
+    return Outcome(status=MessageStatus.FAILED, text=text, error_code="internal", log=log)
 
 
-def _log_of(job: Job, text: str) -> dict[str, Any]:
-    """The log row's columns: what the provider said, else what we can tell ourselves, marked as estimated."""
-    call, told = job.call, job.usage
-    now = monotonic()
-    if call is None:
-        return {"input_tokens": 0, "output_tokens": 0, "usage_estimated": True}
-    if told is not None:
-        spent = {
-            "input_tokens": told.input_tokens,
-            "output_tokens": told.output_tokens,
-            "usage_estimated": told.estimated,
-        }
-    else:
-        spent = _estimated(call.messages, text)
-    first = job.first_text_at
-    return spent | {
-        "alias": call.alias,
-        "provider": call.provider,
-        "model_name": call.model,
-        "model_parameters": dict(call.parameters),
-        "prompt_text": list(call.messages),
-        "first_token_ms": None if first is None else max(0, int((first - job.called_at) * 1000)),
-        "latency_ms": int((now - job.called_at) * 1000),
-    }
-
-
-def _estimated(messages: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:
-    guess = usage.estimate(messages, text)
-    return {"input_tokens": guess.input_tokens, "output_tokens": guess.output_tokens, "usage_estimated": True}
+_LOG_STATUS = {
+    MessageStatus.COMPLETE: CallStatus.OK,
+    MessageStatus.STOPPED: CallStatus.STOPPED,
+    MessageStatus.FAILED: CallStatus.FAILED,
+    MessageStatus.INTERRUPTED: CallStatus.INTERRUPTED,
+}

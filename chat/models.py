@@ -44,6 +44,8 @@ class ChatSession(WorkspaceRow):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="chat_sessions")
     title = models.CharField(max_length=200, blank=True)
     workflow = models.ForeignKey("llm.Workflow", models.SET_NULL, null=True, blank=True, related_name="+")
+    #: It answers with the very version of `workflow`; else with whichever of that name is active.
+    workflow_pinned = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
     #: The last durable event, and the last message's place.
     seq = models.PositiveBigIntegerField(default=0)

@@ -25,7 +25,7 @@ from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
-from llm.events import Event, ModelFinished, ModelStarted, Sources, Step, Text
+from llm.events import Event, Sources, Step, Text
 
 logger = logging.getLogger(__name__)
 
@@ -167,13 +167,12 @@ class Runner:
     async def _work(self, job: Job) -> None:
         if job.place:
             await self._wait_for_earlier(job)
-        async with aclosing(answers.answer(job.turn)) as events:
+            job.configuration_may_have_changed()
+        async with aclosing(answers.answer(job.turn, job.journal, job.trace)) as events:
             async for event in events:
                 if job.ending:
                     return  # its end was written without it (see _worked): nothing may be shown beyond that
                 if type(event) is Text:
-                    if job.first_text_at is None:
-                        job.first_text_at = monotonic()
                     job.stream.append(event.text)
                 else:
                     self._note(job, event)
@@ -181,10 +180,6 @@ class Runner:
     def _note(self, job: Job, event: Event) -> None:
         answer_id = job.turn.answer_id
         match event:
-            case ModelStarted():
-                job.call, job.called_at, job.usage = event, monotonic(), None
-            case ModelFinished():
-                job.usage = event
             case Sources():
                 job.sources = list(event.hits)
                 job.stream.add_extra("sources", protocol.Sources(message_id=answer_id, hits=job.sources))
@@ -268,9 +263,9 @@ class Runner:
             turn.attempt,
             outcome.status,
             outcome.error_code or "-",
-            outcome.log.get("alias", "-"),
-            outcome.log.get("latency_ms", "-"),
-            outcome.log.get("output_tokens", "-"),
+            outcome.log.alias or "-",
+            outcome.log.latency_ms,
+            outcome.output_tokens,
         )
 
     async def _remember(self, turn: Turn, outcome: Outcome) -> None:
@@ -366,7 +361,9 @@ class Runner:
             job.ending = True
             await self._finish(turn, settlement(taken, shown or "", unknown=shown is None))
             return None
-        return await database.run(turns.restart, turn)
+        row, again = await database.run(turns.restart, turn)
+        job.begin_again(again)
+        return row
 
     async def _shown_before(self, turn: Turn) -> str | None:
         """The text that an earlier attempt may have shown; None when the store stays away and nobody can tell."""

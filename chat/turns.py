@@ -5,7 +5,7 @@ session's row, then its runs. Nothing here knows sockets, models or Redis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,9 @@ from chat.models import ChatHistory, ChatSession, MessageRole, MessageStatus, Ru
 from kernel.conf import config
 from kernel.errors import Busy, Conflict, Invalid, NotFound, TooLarge
 from kernel.text import storable
-from llm.models import CallStatus, InteractionLog
+from llm import generation as generations
+from llm import ledger
+from llm.journal import Ending, RunRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,28 @@ class Turn:
     session_id: UUID
     user_id: int
     workflow_id: UUID | None
+    workflow_pinned: bool = False
     question: str
     question_order: int
     answer_id: UUID
     attempt: int = 1
+    #: The number of the log row that was opened with this attempt.
+    first_call: int = 0
+    #: The workspace's configuration when the run was committed; None: ask.
+    generation: int | None = None
+
+    @property
+    def ref(self) -> RunRef:
+        """For the interaction log."""
+        return RunRef(
+            run_id=self.run_id,
+            workspace_id=self.workspace_id,
+            user_id=self.user_id,
+            session_id=self.session_id,
+            workflow_id=self.workflow_id,
+            attempt=self.attempt,
+            first_call=self.first_call,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +75,14 @@ class Outcome:
 
     status: MessageStatus
     text: str
+    log: Ending
     error_code: str = ""
     sources: list[dict[str, Any]] = field(default_factory=list)
-    log: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_tokens(self) -> int:
+        """What all its calls said."""
+        return self.log.output_tokens
 
 
 class LeaseLost(Exception):
@@ -80,7 +105,13 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
     """
     text = _checked(text)
     with transaction.atomic():
-        session = ChatSession.objects.writable_by(caller).filter(id=session_id).select_for_update(of=("self",)).first()
+        session = (
+            ChatSession.objects.writable_by(caller)
+            .filter(id=session_id)
+            .annotate(generation=generations.beside("workspace_id"))
+            .select_for_update(of=("self",))
+            .first()
+        )
         if session is None:
             raise NotFound("There is no such session among those you may write in.")
         repeat = _repeat_of(session, client_id, text)
@@ -104,19 +135,14 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
         session.title = session.title or _title_of(text)
         ChatHistory.objects.bulk_create([question, answer])
         run.save(force_insert=True)
-        InteractionLog(
-            workspace_id=session.workspace_id,
-            user_id=caller.user_id,
-            session_id=session_id,
-            workflow_id=session.workflow_id,
-            run_id=run.id,
-        ).save(force_insert=True)
+        turn = _turn(run, session, question, generation=session.generation or 0)
+        ledger.open_run(turn.ref, in_chat=True)
         session.save(update_fields=["seq", "last_order", "title", "updated_at"])
     return Accepted(
         message_id=question.id,
         answer_id=answer.id,
         seq=answer.seq,
-        turn=_turn(run, session, question),
+        turn=turn,
         rows=(question, answer),
         place=place,
     )
@@ -180,17 +206,19 @@ def _lease_end() -> Any:
     return Now() + timedelta(seconds=config().chat.lease_seconds)
 
 
-def _turn(run: Run, session: ChatSession, question: ChatHistory) -> Turn:
+def _turn(run: Run, session: ChatSession, question: ChatHistory, *, generation: int | None = None) -> Turn:
     return Turn(
         run_id=run.id,
         workspace_id=session.workspace_id,
         session_id=session.id,
         user_id=session.user_id,
         workflow_id=session.workflow_id,
+        workflow_pinned=session.workflow_pinned,
         question=question.content,
         question_order=question.order,
         answer_id=run.message_id,
         attempt=run.attempt,
+        generation=generation,
     )
 
 
@@ -245,15 +273,18 @@ def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
     return [TakenOver(turn=_turn(run, run.session, run.question), stop_requested=run.stop_requested) for run in runs]
 
 
-def restart(turn: Turn) -> ChatHistory:
-    """Stamp the answer's row anew for a further attempt: cursors into an earlier attempt's text no longer fit."""
+def restart(turn: Turn) -> tuple[ChatHistory, Turn]:
+    """Stamp the answer's row anew for a further attempt: cursors into an earlier attempt's text no longer fit.
+
+    The attempt has a log row of its own: the provider may have been asked before its predecessor died.
+    """
     with transaction.atomic():
         seq = _next_seq(turn)
         if not Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).exists():
             raise LeaseLost
         ChatHistory.objects.filter(id=turn.answer_id).update(seq=seq, updated_at=Now())
-        InteractionLog.objects.filter(run_id=turn.run_id).update(attempt=turn.attempt)
-        return ChatHistory.objects.get(id=turn.answer_id)
+        again = replace(turn, first_call=ledger.reopen_run(turn.ref).first_call)
+        return ChatHistory.objects.get(id=turn.answer_id), again
 
 
 def release(owner: str) -> None:
@@ -275,28 +306,12 @@ def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
             status=outcome.status,
             error_code=outcome.error_code,
             sources=outcome.sources,
-            token_count=outcome.log.get("output_tokens"),
+            token_count=outcome.output_tokens,
             seq=seq,
             updated_at=Now(),
         )
-        InteractionLog.objects.filter(run_id=turn.run_id).update(
-            **outcome.log,
-            status=_LOG_STATUS[outcome.status],
-            error_category=outcome.error_code,
-            response_text=outcome.text,
-            attempt=turn.attempt,
-            finished_at=Now(),
-            updated_at=Now(),
-        )
+        ledger.close_run(outcome.log)
         return ChatHistory.objects.get(id=turn.answer_id)
-
-
-_LOG_STATUS = {
-    MessageStatus.COMPLETE: CallStatus.OK,
-    MessageStatus.STOPPED: CallStatus.STOPPED,
-    MessageStatus.FAILED: CallStatus.FAILED,
-    MessageStatus.INTERRUPTED: CallStatus.INTERRUPTED,
-}
 
 
 def _next_seq(turn: Turn) -> int:

@@ -19,12 +19,24 @@ register_memory = registry.memories.register
 register_parser = registry.parsers.register
 register_workflow_step = registry.workflow_steps.register
 register_validator = registry.validators.register
+register_prompt_renderer = registry.prompt_renderers.register
+register_transform = registry.transforms.register
+register_tool = registry.tools.register
+register_middleware = registry.middleware.register
+register_callback_handler = registry.callback_handlers.register
+register_answer_cache = registry.answer_caches.register
 
 __all__ = [
+    "register_answer_cache",
+    "register_callback_handler",
     "register_embedding_provider",
     "register_llm_provider",
     "register_memory",
+    "register_middleware",
     "register_parser",
+    "register_prompt_renderer",
+    "register_tool",
+    "register_transform",
     "register_validator",
     "register_vector_store",
     "register_workflow_step",

@@ -40,6 +40,29 @@ class ModelAlias(Section, frozen=True):
     total_timeout: Seconds = 300.0
     #: Tries after the first one, and only before the first token.
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    #: Calls of this process at once; more wait in a queue that is fair between workspaces. None: no bound.
+    max_concurrent: Count | None = None
+    #: How long a call may wait in that queue.
+    queue_timeout: Seconds = 30.0
+    #: The model's answer in tokens; sent to the provider. None: the provider's own bound.
+    max_output_tokens: Count | None = None
+
+
+class Route(Section, frozen=True):
+    """An alias over several models. Another one is tried only before the first token."""
+
+    models: Annotated[list[str], Meta(min_length=1, max_length=20)]
+    strategy: Literal["fallback", "round_robin", "weighted", "least_busy"] = "fallback"
+    #: For `weighted`, one for each model.
+    weights: list[Count] = field(default_factory=list)
+
+
+class BudgetRule(Section, frozen=True):
+    """A bound on what a workspace or each of its people may use; see docs/cost.md."""
+
+    kind: Literal["messages_per_minute", "concurrent_runs", "tokens_per_day", "money_per_month"]
+    limit: Annotated[float, Meta(gt=0)]
+    per: Literal["workspace", "user"] = "workspace"
 
 
 class Embeddings(Section, frozen=True):
@@ -59,8 +82,37 @@ class Llm(Section, frozen=True):
         default_factory=lambda: {"default": ModelAlias(provider="fake", model="fake")}
     )
     default_model: str = "default"
+    #: Aliases over several models; a name stands in one of the two.
+    routes: dict[str, Route] = field(default_factory=dict)
     providers: dict[str, str] = field(default_factory=dict)
     max_answer_chars: Count = 200_000
+    #: Failures in a row after which a model is left alone, and for how many seconds.
+    breaker_failures: Count = 5
+    breaker_seconds: Seconds = 30.0
+    #: Retries may be this share of a model's calls, so that an outage is not doubled by our own tries.
+    retry_share: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    #: Calls that may wait for a place of one model.
+    max_waiting: Count = 500
+    #: What rows in the database may name: base URLs, and variables of the environment that hold keys.
+    allowed_base_urls: list[str] = field(default_factory=list)
+    allowed_key_variables: list[str] = field(default_factory=list)
+    #: Keys at rest are encrypted with the first and read with any; empty: a key derived from SECRET_KEY.
+    encryption_keys: list[str] = field(default_factory=list)
+    #: What the interaction log keeps of prompts and answers.
+    log_content: Literal["full", "redacted", "none"] = "redacted"
+    #: Registered names, run around every run in this order; and LangChain callback handlers.
+    middleware: list[str] = field(default_factory=list)
+    callbacks: list[str] = field(default_factory=list)
+    #: `{"validator": name, …options}`, for every question and for every answer.
+    input_validators: list[dict[str, Any]] = field(default_factory=list)
+    output_validators: list[dict[str, Any]] = field(default_factory=list)
+    #: Budgets of every workspace, beside those in the database.
+    budgets: list[BudgetRule] = field(default_factory=list)
+    #: Answer tokens that a budget holds back for a call whose model has no bound of its own.
+    reserve_output_tokens: Count = 4096
+    #: A whole run, in seconds; a workflow may ask for less.
+    workflow_timeout: Seconds = 600.0
+    max_calls_per_run: Count = 50
 
 
 class Memory(Section, frozen=True):
@@ -168,13 +220,27 @@ def parse(raw: object) -> Config:
         parsed = msgspec.convert(raw, Config, strict=True)
     except msgspec.ValidationError as error:
         raise Misconfigured(_explain(str(error))) from error
-    if parsed.llm.default_model not in parsed.llm.models:
-        known = ", ".join(sorted(parsed.llm.models)) or "none"
-        raise Misconfigured(
-            f"DJANGO_CHAIN['LLM']['DEFAULT_MODEL'] is {parsed.llm.default_model!r}, which LLM['MODELS'] does not define"
-            f" (defined: {known}). Add it there or choose one of them."
-        )
+    _check_names(parsed.llm)
     return parsed
+
+
+def _check_names(llm: Llm) -> None:
+    known = ", ".join(sorted({*llm.models, *llm.routes})) or "none"
+    if llm.default_model not in llm.models and llm.default_model not in llm.routes:
+        raise Misconfigured(
+            f"DJANGO_CHAIN['LLM']['DEFAULT_MODEL'] is {llm.default_model!r}, which neither LLM['MODELS'] nor"
+            f" LLM['ROUTES'] defines (defined: {known}). Add it there or choose one of them."
+        )
+    for name, route in llm.routes.items():
+        where = f"DJANGO_CHAIN['LLM']['ROUTES'][{name!r}]"
+        if name in llm.models:
+            raise Misconfigured(f"{where} has the name of a model in LLM['MODELS']; choose another.")
+        if unknown := [model for model in route.models if model not in llm.models]:
+            raise Misconfigured(
+                f"{where} names {unknown[0]!r}, which LLM['MODELS'] does not define (defined: {known})."
+            )
+        if route.strategy == "weighted" and len(route.weights) != len(route.models):
+            raise Misconfigured(f"{where} is weighted, so WEIGHTS needs {len(route.models)} numbers, one a model.")
 
 
 def _explain(problem: str) -> str:

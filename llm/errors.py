@@ -10,11 +10,16 @@ ChainError
     ├── ProviderTruncated        (Unavailable) the answer broke off; its text so far is kept
     └── ProviderBadResponse      (Unavailable) bytes that are no answer
 WorkflowInvalid                  (Invalid) the message begins with the path to the fault: "steps[2].model: …"
+PromptInvalid                    (Invalid) the message names the variable or the key at fault
+WorkflowTimeout                  (Unavailable) the whole run took longer than it may
+OutputInvalid                    (Unavailable) the answer never took the form that the workflow asks for
+QuestionRefused, AnswerRefused   (Refused) a validator objects; the message is the validator's
+BudgetExceeded                   (Busy) `budget_exceeded`, with `retry_after` until there is room again
 
 The texts are ours: a provider's own message may quote keys or prompts, so it never reaches a client.
 """
 
-from kernel.errors import ChainError, Invalid, Misconfigured, Refused, Unavailable
+from kernel.errors import Busy, ChainError, Invalid, Misconfigured, Refused, Unavailable
 
 
 class ProviderError(ChainError):
@@ -60,3 +65,33 @@ class ProviderBadResponse(ProviderError, Unavailable):
 class WorkflowInvalid(Invalid):
     code = "workflow_invalid"
     default_message = "The workflow is not valid."
+
+
+class PromptInvalid(Invalid):
+    code = "prompt_invalid"
+    default_message = "The prompt is not valid."
+
+
+class WorkflowTimeout(Unavailable):
+    code = "workflow_timeout"
+    default_message = "The workflow took longer than it may; what came of it is kept."
+
+
+class OutputInvalid(Unavailable):
+    code = "output_invalid"
+    default_message = "The answer does not have the form that the workflow asks for; try again."
+
+
+class QuestionRefused(Refused):
+    code = "question_refused"
+    default_message = "This message can't be answered here."
+
+
+class AnswerRefused(Refused):
+    code = "answer_refused"
+    default_message = "The answer was held back by a rule of this workspace."
+
+
+class BudgetExceeded(Busy):
+    code = "budget_exceeded"
+    default_message = "A budget of this workspace is used up."

@@ -1,7 +1,8 @@
 """What a workflow's run tells its caller, in order. Values: immutable, free of LangChain and of transport.
 
-One run yields any number of `Step` and `Sources`, and for each model call `ModelStarted`, `Text`…, `ModelFinished`.
-A failed call raises a ProviderError after its last `Text` and yields no `ModelFinished`.
+One run yields any number of `Step` and `Sources`, for each model call `ModelStarted` and then `ModelFinished` or
+`ModelFailed`, and the answer in pieces as `Text`; at most one `Output`, at its end. A run that fails raises.
+Text of a call that nobody is to see (in a parallel branch, before a later call) is not yielded.
 They are msgspec structs rather than dataclasses: one `Text` a token is made, and a struct costs a sixth.
 """
 
@@ -11,10 +12,10 @@ from msgspec import Struct, field
 
 
 class Step(Struct, frozen=True):
-    """Progress of a step that people see (`retrieve`, a queue, a tool)."""
+    """Progress of a step that people see (`retrieve`, a queue, a tool). `detail` is shown: no secret, no text."""
 
     name: str
-    state: Literal["started", "finished", "queued"]
+    state: Literal["started", "finished", "queued", "failed"]
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -25,13 +26,14 @@ class Sources(Struct, frozen=True):
 
 
 class ModelStarted(Struct, frozen=True):
-    """A model is called now. `messages` are `{"role", "content"}`; `parameters` hold no secret."""
+    """A model is called now. `messages` are `{"role", "content"}`; `parameters` hold no secret; `call` counts."""
 
     alias: str
     provider: str
     model: str
     parameters: dict[str, Any]
     messages: list[dict[str, Any]]
+    call: int = 0
 
 
 class Text(Struct, frozen=True, gc=False):
@@ -44,7 +46,7 @@ class ModelFinished(Struct, frozen=True):
     """The call ended well. Tokens are the provider's count, or ours if `estimated`; times are milliseconds.
 
     `first_token_ms` is None if the answer is empty. `finish_reason` is the provider's word (`stop`, `length`, …);
-    `length` also when LLM.MAX_ANSWER_CHARS ended the answer.
+    `length` also when LLM.MAX_ANSWER_CHARS ended the answer. `cached`: no provider was asked.
     """
 
     input_tokens: int
@@ -53,6 +55,22 @@ class ModelFinished(Struct, frozen=True):
     first_token_ms: int | None
     latency_ms: int
     finish_reason: str = "stop"
+    cached_input_tokens: int = 0
+    call: int = 0
+    cached: bool = False
 
 
-Event: TypeAlias = Step | Sources | ModelStarted | Text | ModelFinished
+class ModelFailed(Struct, frozen=True):
+    """The call failed, and another one follows (a retry, another model) or the run fails. `code`: of llm.errors."""
+
+    code: str
+    call: int = 0
+
+
+class Output(Struct, frozen=True):
+    """What the run comes to: the last parser's value, else the answer's text. Plain JSON."""
+
+    value: Any
+
+
+Event: TypeAlias = Step | Sources | ModelStarted | Text | ModelFinished | ModelFailed | Output

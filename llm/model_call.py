@@ -21,6 +21,7 @@ from kernel.conf import config
 from kernel.errors import ChainError
 from kernel.text import StorableStream
 from llm import aliases, usage
+from llm.configuration import PromptVersion
 from llm.errors import (
     ProviderBadResponse,
     ProviderRateLimited,
@@ -28,8 +29,11 @@ from llm.errors import (
     ProviderTruncated,
     ProviderUnavailable,
 )
-from llm.events import Event, ModelFinished, ModelStarted, Text
+from llm.events import Event, ModelFailed, ModelFinished, ModelStarted, Text
+from llm.journal import Call, Closed
+from llm.models import CallStatus
 from llm.providers import failures
+from llm.state import RunContext
 from llm.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -42,19 +46,60 @@ _RETRYABLE = (ProviderRateLimited, ProviderUnavailable, ProviderTimeout)
 _FINISH_KEYS = ("finish_reason", "stop_reason", "status")
 
 
-async def stream_model(alias: str, messages: Sequence[BaseMessage]) -> AsyncGenerator[Event, None]:
+async def stream_model(
+    alias: str, messages: Sequence[BaseMessage], *, run: RunContext | None = None, prompt: PromptVersion | None = None
+) -> AsyncGenerator[Event, None]:
     """Call the model of `alias` (empty: the default): ModelStarted, Text…, ModelFinished.
 
-    Raises a ProviderError (or Misconfigured) after the text that came until then. Close the generator, or cancel the
-    task, to stop: the provider's connection is closed before that returns, and the stop is not a failure.
+    `run` keeps the account of it; without one nothing is written. Raises a ProviderError (or Misconfigured,
+    BudgetExceeded) after the text that came until then. Close the generator, or cancel the task, to stop: the
+    provider's connection is closed before that returns, and the stop is not a failure.
     """
     model = aliases.resolve(alias)
-    started = ModelStarted(
-        model.alias, model.bounds.provider, model.bounds.model, model.parameters, [_logged(m) for m in messages]
+    call = _call(model, messages, run, prompt)
+    if run is not None:
+        await run.journal.open(call)
+    answer = _Answer(promised=model.provider.promises_finish_reason)
+    ended: tuple[CallStatus | None, str] = (None, "")
+    try:
+        yield ModelStarted(call.alias, call.provider, call.model, call.parameters, call.messages, call.number)
+        try:
+            async with aclosing(_tries(model, messages, answer)) as texts:
+                async for text in texts:
+                    yield text
+        except ChainError as error:
+            ended = (CallStatus.FAILED, error.code)
+            yield ModelFailed(error.code, call.number)
+            raise
+        ended = (CallStatus.OK, "")
+    finally:
+        if run is not None:
+            run.journal.close(answer.closed(call, *ended))
+    yield answer.finished(call)
+
+
+def _call(
+    model: aliases.BuiltModel, messages: Sequence[BaseMessage], run: RunContext | None, prompt: PromptVersion | None
+) -> Call:
+    bounds = model.bounds
+    return Call(
+        number=0 if run is None else run.next_call(),
+        alias=model.alias,
+        provider=bounds.provider,
+        model=bounds.model,
+        parameters=model.parameters,
+        messages=[_logged(message) for message in messages],
+        prompt_id=None if prompt is None else prompt.id,
+        price=None if run is None else run.configuration.price_of(bounds.provider, bounds.model),
+        max_output_tokens=bounds.max_output_tokens,
     )
-    yield started
+
+
+async def _tries(
+    model: aliases.BuiltModel, messages: Sequence[BaseMessage], answer: "_Answer"
+) -> AsyncGenerator[Text, None]:
     with Watchdog(model.bounds) as watch:
-        answer = _Answer(watch, promised=model.provider.promises_finish_reason)
+        answer.watch = watch
         tries = 0
         while True:
             answer.usage = None
@@ -87,15 +132,16 @@ async def stream_model(alias: str, messages: Sequence[BaseMessage]) -> AsyncGene
         watch.pause()
     if tail := answer.tail():
         yield Text(tail)
-    yield answer.finished(started)
 
 
 class _Answer:
-    """What came of one answer: its text's length and cleaning, its end, its times."""
+    """What came of one answer: its text and cleaning, its end, its times."""
 
-    def __init__(self, watch: Watchdog, *, promised: bool) -> None:
-        self._watch = watch
+    watch: Watchdog
+
+    def __init__(self, *, promised: bool) -> None:
         self._promised = promised
+        self._pieces: list[str] = []
         self._clean = StorableStream()
         self._room = config().llm.max_answer_chars
         self._length = 0
@@ -130,8 +176,9 @@ class _Answer:
             if self._length > self._room:
                 text = text[: len(text) - (self._length - self._room)]
                 self._length, self.full, self.finish_reason = self._room, True, "length"
+            self._pieces.append(text)
         elif chunk.tool_call_chunks or chunk.additional_kwargs:
-            self._watch.heard()
+            self.watch.heard()
         if chunk.usage_metadata is not None:
             self.usage = add_usage(self.usage, chunk.usage_metadata)
         metadata = chunk.response_metadata
@@ -143,11 +190,11 @@ class _Answer:
         for key in _FINISH_KEYS:
             if reason := metadata.get(key):
                 self.finish_reason = str(reason)
-                self._watch.shorten(USAGE_GRACE)
+                self.watch.shorten(USAGE_GRACE)
 
     def end(self) -> None:
         """The stream ended by itself. Raises if that was no end of an answer."""
-        if self._watch.expired():
+        if self.watch.expired():
             raise ProviderTimeout
         if self._promised and not self.complete:
             raise ProviderTruncated
@@ -157,16 +204,47 @@ class _Answer:
 
     def tail(self) -> str:
         """What the cleaning still holds back."""
-        return "" if self.full else self._clean.close()
+        tail = "" if self.full else self._clean.close()
+        self._pieces.append(tail)
+        return tail
 
-    def finished(self, started: ModelStarted) -> ModelFinished:
-        tokens = usage.estimate(started.messages, self._length)
+    def finished(self, call: Call) -> ModelFinished:
+        tokens, cached = self._tokens(call)
+        return ModelFinished(
+            *tokens,
+            self._first_token_ms(),
+            _milliseconds(self._started, monotonic()),
+            self.finish_reason or "stop",
+            cached_input_tokens=cached,
+            call=call.number,
+        )
+
+    def closed(self, call: Call, status: CallStatus | None, error_category: str) -> Closed:
+        """For the log, however it ended."""
+        tokens, cached = self._tokens(call)
+        return Closed(
+            call=call,
+            status=status,
+            usage=tokens,
+            error_category=error_category,
+            text="".join(self._pieces),
+            cached_input_tokens=cached,
+            first_token_ms=self._first_token_ms(),
+            latency_ms=_milliseconds(self._started, monotonic()),
+            metadata={"finish_reason": self.finish_reason} if self.finish_reason else {},
+        )
+
+    def _tokens(self, call: Call) -> tuple[usage.Usage, int]:
+        """The count, and how many input tokens of it the provider had in its own cache."""
         # What was cut short may have been counted in part.
         counted = self.usage if self._ended else None
         if counted and (counted["input_tokens"] or counted["output_tokens"]):
-            tokens = usage.Usage(counted["input_tokens"], counted["output_tokens"], estimated=False)
-        first = None if self._first_token is None else _milliseconds(self._started, self._first_token)
-        return ModelFinished(*tokens, first, _milliseconds(self._started, monotonic()), self.finish_reason or "stop")
+            cached = (counted.get("input_token_details") or {}).get("cache_read") or 0
+            return usage.Usage(counted["input_tokens"], counted["output_tokens"], estimated=False), cached
+        return usage.estimate(call.messages, self._length), 0
+
+    def _first_token_ms(self) -> int | None:
+        return None if self._first_token is None else _milliseconds(self._started, self._first_token)
 
 
 def _failure(error: BaseException, model: aliases.BuiltModel, answer: _Answer, watch: Watchdog) -> ChainError | None:

@@ -110,6 +110,16 @@ memory_stores: Registry[Factory] = Registry("memory store")
 parsers: Registry[Factory] = Registry("parser")
 workflow_steps: Registry[Factory] = Registry("workflow step")
 validators: Registry[Factory] = Registry("validator")
+#: `render(config, values)` of prompts of the kind "custom"; see docs/prompts.md.
+prompt_renderers: Registry[Factory] = Registry("prompt renderer")
+#: Functions that a `transform` step may call, and tools that a `tool` or `agent` step may.
+transforms: Registry[Callable[..., Any]] = Registry("transform")
+tools: Registry[Factory] = Registry("tool")
+#: What runs around every run, and LangChain callback handlers; LLM["MIDDLEWARE"] and LLM["CALLBACKS"] name them.
+middleware: Registry[Callable[..., Any]] = Registry("middleware")
+callback_handlers: Registry[Factory] = Registry("callback handler")
+#: Caches of answers beside `exact`.
+answer_caches: Registry[Factory] = Registry("answer cache")
 
 llm_providers.add("openai", "llm.providers.openai:provider")
 llm_providers.add("google", "llm.providers.google:provider", extra="google")

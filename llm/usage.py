@@ -13,6 +13,10 @@ class Usage(NamedTuple):
     estimated: bool
 
 
+#: Of a call that was never made.
+NO_USAGE = Usage(0, 0, estimated=True)
+
+
 def estimate(messages: Iterable[Mapping[str, Any]], answer: str | int) -> Usage:
     """An approximate count for a call that ended without the provider's own: stopped, failed, or not told.
 

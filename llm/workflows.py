@@ -18,7 +18,7 @@ from kernel.errors import Misconfigured
 from llm.errors import WorkflowInvalid
 from llm.events import Event
 from llm.registry import workflow_steps
-from llm.state import WorkflowInput, WorkflowState
+from llm.state import RunContext, WorkflowInput, WorkflowState
 from llm.steps.base import Step
 
 __all__ = ["DEFAULT_WORKFLOW", "Runs", "WorkflowInput", "WorkflowState", "compile_workflow", "stream"]
@@ -38,10 +38,15 @@ class Runs(Protocol):
     def run(self, state: WorkflowState) -> AsyncIterator[Event]: ...
 
 
-async def stream(definition: Sequence[Mapping[str, Any]], inputs: WorkflowInput) -> AsyncGenerator[Event, None]:
-    """Run the steps in order. Raises WorkflowInvalid before the first event, and what a step raises."""
+async def stream(
+    definition: Sequence[Mapping[str, Any]], inputs: WorkflowInput, *, run: RunContext | None = None
+) -> AsyncGenerator[Event, None]:
+    """Run the steps in order; `run` says what holds and keeps account, without one the run leaves no rows.
+
+    Raises WorkflowInvalid before the first event, and what a step raises.
+    """
     steps = compile_workflow(definition)
-    state = WorkflowState(inputs, inputs.question)
+    state = WorkflowState.begin(inputs, run or RunContext.unlogged(inputs.workspace_id))
     for step in steps:
         async with aclosing(cast("AsyncGenerator[Event, None]", step.run(state))) as events:
             async for event in events:

@@ -19,6 +19,8 @@ from chat.models import ChatHistory, MessageStatus
 from chat.runner import Runner
 from chat.turns import Outcome
 from kernel import database, redis
+from llm.journal import Ending
+from llm.models import CallStatus
 from tests.conftest import Person
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +128,9 @@ async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
         assert len(seen) == 7, listed(seen)
         assert accepted.turn is not None
         with queries(monkeypatch) as seen:
-            await database.run(turns.finish, accepted.turn, Outcome(status=MessageStatus.COMPLETE, text="hi"))
+            ending = Ending(run=accepted.turn.ref, status=CallStatus.OK)
+            outcome = Outcome(status=MessageStatus.COMPLETE, text="hi", log=ending)
+            await database.run(turns.finish, accepted.turn, outcome)
         assert len(seen) == 6, listed(seen)
 
 

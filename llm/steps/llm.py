@@ -34,7 +34,7 @@ class LlmStep(Step):
         state.text, state.output = "", None
         pieces: list[str] = []
         try:
-            async with aclosing(stream_model(self.model, messages)) as events:
+            async with aclosing(stream_model(self.model, messages, run=state.run, prompt=state.prompt)) as events:
                 async for event in events:
                     if event.__class__ is Text:
                         pieces.append(event.text)

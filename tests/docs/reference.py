@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
-from kernel.conf import Config, ModelAlias
+from kernel.conf import BudgetRule, Config, ModelAlias, Route
 
 #: Heading of docs/settings.md → its section of the setting.
 SECTIONS: dict[str, type[Struct]] = {
     name.upper(): kind for name, kind in get_type_hints(Config).items() if isinstance(kind, type)
-} | {"A model alias": ModelAlias}
+} | {"A model alias": ModelAlias, "A route": Route, "A budget rule": BudgetRule}
+
+
+_NAMES: dict[Any, str] = {ModelAlias: "model alias", Route: "route", BudgetRule: "budget rule"}
 
 
 def keys(section: type[Struct]) -> Iterator[tuple[str, str, str]]:
@@ -33,8 +36,8 @@ def type_of(hint: Any) -> str:
         return " or ".join(type_of(part) for part in get_args(hint))
     if get_origin(hint) is not None:
         return f"{get_origin(hint).__name__} of {type_of(get_args(hint)[-1])}"
-    if hint is ModelAlias:
-        return "model alias"
+    if hint in _NAMES:
+        return _NAMES[hint]
     return {type(None): "None", Any: "anything"}.get(hint) or str(hint.__name__)
 
 

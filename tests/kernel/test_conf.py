@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "setting_is_no_dict": ([], r"DJANGO_CHAIN: Expected `object`"),
     "default_model_missing": (
         {"LLM": {"MODELS": MODELS, "DEFAULT_MODEL": "gpt"}},
-        r"DJANGO_CHAIN\['LLM'\]\['DEFAULT_MODEL'\] is 'gpt', which .* does not define \(defined: default\)\. Add it",
+        r"DJANGO_CHAIN\['LLM'\]\['DEFAULT_MODEL'\] is 'gpt', which .* nor .* defines \(defined: default\)\. Add it",
     ),
     "no_models": ({"LLM": {"MODELS": {}}}, r"\['DEFAULT_MODEL'\] is 'default'.*\(defined: none\)"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from kernel.errors import Misconfigured, Unavailable
 from llm import errors
-from llm.events import ModelFinished, ModelStarted, Text
+from llm.events import ModelFailed, ModelFinished, ModelStarted, Text
 from llm.model_call import stream_model
 from tests.llm.conftest import Ask, Configure
 from tests.support import scripted_provider as act
@@ -336,6 +336,7 @@ class TestSilence:
         async with aclosing(stream_model("", [HumanMessage(marker)])) as events:
             assert isinstance(await asyncio.wait_for(anext(events), 5), ModelStarted)
             assert await asyncio.wait_for(anext(events), 5) == Text("one ")
+            assert await asyncio.wait_for(anext(events), 5) == ModelFailed("provider_timeout")
             with pytest.raises(errors.ProviderTimeout):
                 await asyncio.wait_for(anext(events), 5)
 

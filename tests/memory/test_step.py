@@ -5,6 +5,7 @@ import pytest
 from kernel import redis
 from llm.errors import WorkflowInvalid
 from llm.registry import memories, workflow_steps
+from llm.state import RunContext
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow
 from memory.exchange import stores_of
 from tests.memory.conversations import Conversation
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 async def recalled(talk: Conversation, **options) -> list[str]:
     inputs = WorkflowInput(talk.workspace_id, None, talk.session_id, "next?", before_order=talk.next_order)
-    state = WorkflowState(inputs, inputs.question)
+    state = WorkflowState.begin(inputs, RunContext.unlogged(talk.workspace_id))
     (step,) = compile_workflow([{"type": "memory", **options}])
     assert [event async for event in step.run(state)] == []
     return [message.text for message in state.history]

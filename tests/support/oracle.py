@@ -50,9 +50,7 @@ def _rows_and_problems(session_id: str) -> tuple[list[dict[str, Any]], list[str]
     problems += [f"run {run.id} is still open" for run in runs if run.status == "pending" or run.finished_at is None]
     status = {row["id"]: row["status"] for row in rows}
     problems += [f"run {run.id} and its row differ" for run in runs if status[run.message_id] != run.status]
-    for run_id, count in Counter(log.run_id for log in logs).items():
-        if count != 1:
-            problems.append(f"{count} log rows for run {run_id}")
+    problems += [problem for run in runs for problem in _problems_of_log(run, logs)]
     if {log.run_id for log in logs} != {run.id for run in runs}:
         problems.append("runs and log rows differ")
     for log in logs:
@@ -63,12 +61,25 @@ def _rows_and_problems(session_id: str) -> tuple[list[dict[str, Any]], list[str]
     return rows, problems
 
 
+def _problems_of_log(run: Run, logs: list[InteractionLog]) -> list[str]:
+    """One row for each call; an attempt whose process died before the next one began leaves an interrupted one."""
+    mine = sorted((log for log in logs if log.run_id == run.id), key=lambda log: log.call)
+    if [log.call for log in mine] != list(range(len(mine))):
+        return [f"calls {[log.call for log in mine]} of run {run.id}"]
+    attempts = Counter(log.attempt for log in mine if log.status != "interrupted")
+    if len(attempts) > 1:
+        return [f"attempts {dict(attempts)} of run {run.id} came to an end"]
+    expected = {"complete": "ok"}.get(run.status, run.status)
+    last = mine[-1].status if mine else "missing"
+    return [] if last in (expected, "cached") else [f"run {run.id} is {run.status}, its last call {last}"]
+
+
 async def log_of(answer_id: str) -> dict[str, Any]:
-    """The log row of an answer's run."""
+    """The log row of an answer's last call."""
 
     def read() -> dict[str, Any]:
         run = Run.objects.get(message_id=UUID(answer_id))
-        return InteractionLog.objects.filter(run_id=run.id).values().get()
+        return InteractionLog.objects.filter(run_id=run.id).order_by("call").values().last() or {}
 
     return await database.run(read)
 

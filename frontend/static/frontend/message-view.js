@@ -25,6 +25,12 @@ const FAILURES = {
   provider_bad_response: "The model sent something unreadable.",
   provider_misconfigured: "The model is not set up correctly. Tell whoever runs this site.",
   workflow_invalid: "The workflow is not set up correctly. Tell whoever runs this site.",
+  prompt_invalid: "The prompt is not set up correctly. Tell whoever runs this site.",
+  workflow_timeout: "The answer took too long.",
+  output_invalid: "The model's answer never took the right form.",
+  question_refused: "This message can't be answered here.",
+  answer_refused: "The answer was held back by a rule.",
+  budget_exceeded: "The budget for today is used up. Ask again later.",
 };
 
 export class MessageView {

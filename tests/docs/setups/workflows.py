@@ -9,6 +9,7 @@ from chat import answers
 from chat.turns import Turn, create_session
 from kernel import database
 from llm.events import ModelStarted, Step, Text
+from llm.journal import RunJournal
 from llm.workflows import WorkflowInput, compile_workflow, stream
 from tests.conftest import Person
 
@@ -39,7 +40,7 @@ async def _check_that_the_session_uses_its_workflow(names: dict[str, Any]) -> No
         question_order=1,
         answer_id=uuid4(),
     )
-    events = [event async for event in answers.answer(turn)]
+    events = [event async for event in answers.answer(turn, RunJournal(turn.ref), [])]
     asked = next(event for event in events if isinstance(event, ModelStarted))
     assert asked.messages == [{"role": "user", "content": "Say that you don't know. They asked: Why?"}]
 

@@ -1,0 +1,60 @@
+"""The caches of this process, each with a bound and with figures of how often it helped."""
+
+from collections.abc import Hashable, MutableMapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from cachetools import LRUCache
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(slots=True)
+class Figures:
+    """Since the process began."""
+
+    hits: int = 0
+    misses: int = 0
+    size: int = 0
+
+
+class Cache(Generic[K, V]):
+    """The last used `size` values. Safe to use from several threads; `None` is no value."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._values: MutableMapping[K, V] = LRUCache(size)
+        self._lock = Lock()
+        self._figures = Figures()
+        _caches[name] = self
+
+    def get(self, key: K) -> V | None:
+        with self._lock:
+            value = self._values.get(key)
+            if value is None:
+                self._figures.misses += 1
+            else:
+                self._figures.hits += 1
+            return value
+
+    def put(self, key: K, value: V) -> V:
+        with self._lock:
+            self._values[key] = value
+        return value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+
+    def figures(self) -> Figures:
+        with self._lock:
+            return Figures(self._figures.hits, self._figures.misses, len(self._values))
+
+
+_caches: dict[str, "Cache[Any, Any]"] = {}
+
+
+def figures() -> dict[str, Figures]:
+    """Each cache's figures, by its name."""
+    return {name: cache.figures() for name, cache in sorted(_caches.items())}
