@@ -1,5 +1,6 @@
 """Who is asking. A caller is found from a session cookie or a token; every query then goes through the caller."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpRequest
 
 from accounts import tokens
-from accounts.models import WRITERS, Workspace
+from accounts.models import ADMINS, WRITERS, Workspace
 from kernel.errors import Forbidden, NotAuthenticated
 from kernel.text import storable
 
@@ -51,17 +52,18 @@ def from_token(token: str) -> Caller:
     return replace(caller_of(tokens.user_of(token)), by_token=True)
 
 
-def workspace_for(caller: Caller, workspace_id: UUID | None = None) -> Workspace:
-    """The workspace to work in: the named one if the caller may write there, else the caller's own.
+def workspace_for(caller: Caller, workspace_id: UUID | None = None, *, roles: Collection[str] = WRITERS) -> Workspace:
+    """The workspace to work in: the named one if the caller has one of the roles there, else the caller's own.
 
     Raises Forbidden when there's none, which is also the answer for a foreign one.
     """
     # One filter call, so that both conditions are about the same membership: the caller's.
-    writable = Workspace.objects.filter(memberships__user_id=caller.user_id, memberships__role__in=WRITERS)
+    writable = Workspace.objects.filter(memberships__user_id=caller.user_id, memberships__role__in=roles)
     if workspace_id is not None:
         found = writable.filter(id=workspace_id).first()
     else:
         found = writable.filter(personal_of_id=caller.user_id).first() or writable.order_by("id").first()
     if found is None:
-        raise Forbidden("You can't write in that workspace, or it does not exist.")
+        what = "write in" if roles == WRITERS else "configure" if roles == ADMINS else "look into"
+        raise Forbidden(f"You can't {what} that workspace, or it does not exist.")
     return found

@@ -46,6 +46,10 @@ class Role(models.TextChoices):
 
 #: Who may add to a workspace.
 WRITERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+#: Who may configure it: prompts, workflows, models, budgets.
+ADMINS = frozenset({Role.OWNER, Role.ADMIN})
+#: Who may look into it.
+READERS = frozenset(Role)
 
 
 class Membership(Row):

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from accounts import tokens
 from accounts.access import Caller
+from accounts.rest import caller_of
 from chat import replay, turns, wire
 from chat.models import ChatSession
 from kernel import database
@@ -82,12 +83,6 @@ class TokenOut(Schema):
 
     token: str
     expires_in: float
-
-
-def caller_of(request: HttpRequest) -> Caller:
-    """The caller that the API's authentication found."""
-    caller: Caller = request.auth  # type: ignore[attr-defined]  # django-ninja puts it there
-    return caller
 
 
 @router.get("/sessions", response=SessionPage, summary="The caller's sessions, the last used first")

@@ -36,6 +36,8 @@ class RunContext:
     run_id: UUID = field(default_factory=new_id)
     #: The stored workflow that runs; None: one that stands nowhere.
     workflow: WorkflowVersion | None = None
+    #: The workflow's `cache` option: `{"kind", "ttl", …}`; None: every call is made.
+    cache: dict[str, Any] | None = None
     #: The first call's number: an earlier attempt at the same run may have used some.
     first_call: int = 0
     calls: int = 0

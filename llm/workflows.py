@@ -7,7 +7,7 @@ Only registered step types exist, and each validates its own options: nothing in
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -15,6 +15,7 @@ from django.core.signals import setting_changed
 from pydantic import ValidationError
 
 from kernel.errors import Misconfigured
+from llm.around import around
 from llm.errors import WorkflowInvalid
 from llm.events import Event
 from llm.registry import workflow_steps
@@ -46,7 +47,14 @@ async def stream(
     Raises WorkflowInvalid before the first event, and what a step raises.
     """
     steps = compile_workflow(definition)
-    state = WorkflowState.begin(inputs, run or RunContext.unlogged(inputs.workspace_id))
+    run = run or RunContext.unlogged(inputs.workspace_id)
+    async with aclosing(around(inputs, run, {}, partial(_run, steps, run))) as events:
+        async for event in events:
+            yield event
+
+
+async def _run(steps: Sequence[Runs], run: RunContext, inputs: WorkflowInput) -> AsyncGenerator[Event, None]:
+    state = WorkflowState.begin(inputs, run)
     for step in steps:
         async with aclosing(cast("AsyncGenerator[Event, None]", step.run(state))) as events:
             async for event in events:

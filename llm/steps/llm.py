@@ -8,9 +8,8 @@ from langchain_core.messages import HumanMessage
 from pydantic import field_validator
 
 from kernel.errors import Misconfigured
-from llm import aliases
+from llm import aliases, calls
 from llm.events import Event, Text
-from llm.model_call import stream_model
 from llm.state import WorkflowState
 from llm.steps.base import Step
 
@@ -34,7 +33,7 @@ class LlmStep(Step):
         state.text, state.output = "", None
         pieces: list[str] = []
         try:
-            async with aclosing(stream_model(self.model, messages, run=state.run, prompt=state.prompt)) as events:
+            async with aclosing(calls.stream_answer(state, self.model, messages)) as events:
                 async for event in events:
                     if event.__class__ is Text:
                         pieces.append(event.text)

@@ -52,7 +52,9 @@ async def test_a_buffer_keeps_all_of_it_up_to_its_bound(talk, settings):
 
 
 async def test_a_run_without_a_conversation_has_no_history(talk):
-    state = WorkflowState(WorkflowInput(talk.workspace_id, None, None, "?"), "?")
+    state = WorkflowState.begin(
+        WorkflowInput(talk.workspace_id, None, None, "?"), RunContext.unlogged(talk.workspace_id)
+    )
     (step,) = compile_workflow([{"type": "memory"}])
     assert [event async for event in step.run(state)] == []
     assert state.history == []

@@ -7,6 +7,7 @@ import pytest
 
 from llm.errors import WorkflowInvalid
 from llm.events import Sources, Step
+from llm.state import RunContext
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow
 from tests.vectorstore.conftest import new_workspace
 from vectorstore.files import read
@@ -24,7 +25,7 @@ async def samples(workspace_id: UUID) -> UUID:
 
 
 async def retrieved(workspace_id: UUID, question: str, **options):
-    state = WorkflowState(WorkflowInput(workspace_id, None, None, question), question)
+    state = WorkflowState.begin(WorkflowInput(workspace_id, None, None, question), RunContext.unlogged(workspace_id))
     (step,) = compile_workflow([{"type": "retrieve", **options}])
     return state, [event async for event in step.run(state)]
 
