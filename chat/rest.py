@@ -26,15 +26,16 @@ class _Said(msgspec.Struct):
     message: str = ""
 
 
-async def create_session(url: str, *, token: str, patience: float = 60.0) -> UUID:
-    """Make a conversation at the server `url`; its id. Raises ClientError.
+async def create_session(url: str, *, token: str, workflow: str = "", patience: float = 60.0) -> UUID:
+    """Make a conversation at the server `url`, answered by a workflow if one is named; its id. Raises ClientError.
 
     A server that is busy, or has lost its database, is asked again until `patience` seconds are over.
     """
     until = monotonic() + patience
+    asked = msgspec.json.encode({"workflow": workflow} if workflow else {})
     while True:
         try:
-            body = await asyncio.to_thread(_post, f"{url}/api/v1/sessions", token)
+            body = await asyncio.to_thread(_post, f"{url}/api/v1/sessions", token, asked)
             return msgspec.json.decode(body, type=_Session).id
         except HTTPError as error:
             wait = _retry_after(error)
@@ -49,9 +50,9 @@ async def create_session(url: str, *, token: str, patience: float = 60.0) -> UUI
             raise NotUnderstood(f"What answers at {url} is no chat server of ours.") from error
 
 
-def _post(url: str, token: str) -> bytes:
+def _post(url: str, token: str, asked: bytes) -> bytes:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    request = Request(url, data=b"{}", headers=headers)  # noqa: S310  the caller has checked that it is http(s)
+    request = Request(url, data=asked, headers=headers)  # noqa: S310  the caller has checked that it is http(s)
     with _opener(url).open(request, timeout=_TIMEOUT) as response:
         body: bytes = response.read()
     return body

@@ -55,6 +55,7 @@ class Command(BaseCommand):
         parser.add_argument("question", nargs="?", help="what to ask; - reads it from the standard input")
         parser.add_argument("--url", help=f"the server (default: CHAIN_URL, the running demo, or {_DEFAULT_URL})")
         parser.add_argument("--session", metavar="ID", help="go on with this conversation; alone: follow it")
+        parser.add_argument("--workflow", metavar="NAME", default="", help="the workflow of a new conversation")
         who = parser.add_mutually_exclusive_group()
         who.add_argument("--token", help="a token of POST /api/v1/token (default: the variable DJANGO_CHAIN_TOKEN)")
         who.add_argument("--user", metavar="NAME", help="be this user of the database (default: the only one, or demo)")
@@ -68,7 +69,7 @@ class Command(BaseCommand):
             paper = Paper(self.stdout, self.stderr, styled=styled)
             identity = _Identity(options["token"], options["user"])
             talk = _Talk(paper, url, identity, question=question, events=options["events"])
-            asyncio.run(talk.run(session_id))
+            asyncio.run(talk.run(session_id, workflow=_workflow(options["workflow"], session_id)))
         except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(_INTERRUPTED)
         except BrokenPipeError:
@@ -92,12 +93,12 @@ class _Talk:
         self._stop: Callable[[], Awaitable[None]] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
-    async def run(self, session_id: UUID | None) -> None:
+    async def run(self, session_id: UUID | None, *, workflow: str = "") -> None:
         """Until the answer's end, or without a question for ever. Raises ClientError, CommandError, CancelledError."""
         with self._on_interrupt():
             token = await self._identity.token()
             if session_id is None:
-                session_id = await create_session(self._url, token=token)
+                session_id = await create_session(self._url, token=token, workflow=workflow)
             self._paper.note(f"Session {session_id}")
             renew = self._identity.token if self._identity.renewable else None
             client = ChatClient(self._url, session_id, token=token, renew=renew)
@@ -264,6 +265,12 @@ def _session_id(given: str | None) -> UUID | None:
         return UUID(given) if given is not None else None
     except ValueError:
         raise CommandError(f"--session takes a conversation's id; {given!r} is none.", returncode=_USAGE) from None
+
+
+def _workflow(given: str, session_id: UUID | None) -> str:
+    if given and session_id is not None:
+        raise CommandError("--workflow is for a new conversation; this --session has one already.", returncode=_USAGE)
+    return given
 
 
 def _url(given: str | None) -> str:
