@@ -1,73 +1,162 @@
-"""From an alias in the settings to a model that can be called: built once, kept for this event loop."""
+"""From an alias to models that can be called: built once for what they are made of, kept for this event loop.
+
+What an alias means in a workspace is llm.effective's to say; which of a route's models is asked, llm.router's.
+"""
 
 import asyncio
 import hashlib
+import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from kernel.conf import ModelAlias, config
+from kernel.caches import Cache
+from kernel.conf import ModelAlias
 from kernel.errors import Misconfigured
+from llm import effective
+from llm.configuration import Configuration
+from llm.effective import PUBLIC_OPTIONS, Effective
 from llm.providers.base import ChatProvider, ProviderConfig
 from llm.registry import llm_providers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-#: Options that may be shown and logged; everything else might be a secret.
-_PUBLIC_OPTIONS = frozenset({
-    "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "stop", "seed", "presence_penalty",
-    "frequency_penalty", "reasoning_effort", "n",
-})  # fmt: skip
+logger = logging.getLogger(__name__)
+
+#: Models that one event loop keeps; each holds no more than its client's settings, connections are shared.
+MAX_BUILT = 512
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
+    """A model that can be called. Its repr holds no option: among them are keys."""
+
     alias: str
-    bounds: ModelAlias
-    provider: ChatProvider
-    chat: "BaseChatModel"
+    bounds: ModelAlias = field(repr=False)
+    provider: ChatProvider = field(repr=False)
+    chat: "BaseChatModel" = field(repr=False)
+    #: A hash of all that it is made of: what one does wrong (a breaker) is no other's fault.
+    key: str = field(default="", repr=False)
+    #: A hash of alias, provider, address and key: calls of one place share its room, whatever their options.
+    place: str = field(default="", repr=False)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The options, without secrets, for the interaction log."""
-        return {name: value for name, value in self.bounds.options.items() if name in _PUBLIC_OPTIONS}
+        return public(self.bounds)
 
 
-_built: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BuiltModel]] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What may answer for an alias, in the order in which it is written down; a model alone is a route of one."""
+
+    name: str
+    strategy: str
+    models: tuple[BuiltModel, ...]
+    #: One for each model.
+    weights: tuple[int, ...]
 
 
-def describe(alias: str = "") -> ModelAlias:
-    """The settings of an alias (empty: the default one). Raises Misconfigured that names the known ones."""
-    models = config().llm.models
-    name = alias or config().llm.default_model
-    if name not in models:
-        raise Misconfigured(
-            f"There is no model {name!r} in DJANGO_CHAIN['LLM']['MODELS']; known: {', '.join(sorted(models))}."
-        )
-    return models[name]
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """An alias as it may be shown to the workspace's people."""
+
+    alias: str
+    origin: effective.Origin
+    provider: str = ""
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    bounds: dict[str, Any] = field(default_factory=dict)
+    #: Only of the workspace's own rows; the operator's addresses are the operator's business.
+    base_url: str = ""
+    has_key: bool = False
+    route: dict[str, Any] | None = None
 
 
-def resolve(alias: str = "") -> BuiltModel:
-    """The model of an alias, built on first use in this event loop. Raises Misconfigured."""
-    bounds = describe(alias)
-    name = alias or config().llm.default_model
-    models = _built.setdefault(asyncio.get_running_loop(), {})
-    key = _key(name, bounds)
-    if key not in models:
-        models[key] = _build(name, bounds)
-    return models[key]
+_built: WeakKeyDictionary[asyncio.AbstractEventLoop, Cache[str, BuiltModel]] = WeakKeyDictionary()
+
+
+def public(bounds: ModelAlias) -> dict[str, Any]:
+    """The options that may be shown."""
+    return {name: value for name, value in bounds.options.items() if name in PUBLIC_OPTIONS}
+
+
+def describe(alias: str = "", configuration: Configuration | None = None) -> Description:
+    """An alias (empty: the default one) or a route, built or not. Raises Misconfigured that names the known ones."""
+    found = effective.find(alias, configuration)
+    if found.bounds is None:
+        assert found.route is not None
+        route = {"models": found.route.models, "strategy": found.route.strategy, "weights": found.route.weights}
+        return Description(alias=found.alias, origin=found.origin, route=route)
+    return Description(
+        alias=found.alias,
+        origin=found.origin,
+        provider=found.bounds.provider,
+        model=found.bounds.model,
+        options=public(found.bounds),
+        bounds={encoded: getattr(found.bounds, name) for encoded, name in effective.BOUNDS.items()},
+        base_url=found.base_url if found.origin == "workspace" else "",
+        has_key=found.has_key,
+    )
+
+
+def candidates(name: str = "", configuration: Configuration | None = None) -> Candidates:
+    """The models behind an alias or a route (empty: the default one), built on first use in this event loop.
+
+    A member of a route that can't be built is left out with a warning as long as another one can. Raises Misconfigured.
+    """
+    found = effective.find(name, configuration)
+    if found.route is None:
+        return Candidates(found.alias, "fallback", (_model(found),), (1,))
+    usable: list[tuple[BuiltModel, int]] = []
+    failure: Misconfigured | None = None
+    weights = found.route.weights or [1] * len(found.route.models)
+    for member, weight in zip(found.route.models, weights, strict=False):
+        try:
+            usable.append((_model(_member(found, member, configuration)), weight))
+        except Misconfigured as error:
+            logger.warning("action=model_unusable alias=%s route=%s", member, found.alias)
+            failure = failure or error
+    if not usable:
+        raise failure or Misconfigured(f"The route {found.alias!r} has no model.")
+    models, shares = zip(*usable, strict=True)
+    return Candidates(found.alias, found.route.strategy, models, shares)
+
+
+def resolve(alias: str = "", configuration: Configuration | None = None) -> BuiltModel:
+    """The model of an alias; of a route its first one. Raises Misconfigured."""
+    return candidates(alias, configuration).models[0]
+
+
+def build(found: Effective) -> BuiltModel:
+    """A new one. Raises Misconfigured that says which option, key or package is at fault."""
+    assert found.bounds is not None
+    factory = llm_providers.get(found.bounds.provider)
+    provider = factory if isinstance(factory, ChatProvider) else ChatProvider(factory)
+    config = ProviderConfig(found.bounds)
+    if found.base_url:
+        config[provider.address_option] = found.base_url
+    if found.key is not None:
+        config[provider.key_option] = found.key.read()
+    elif found.keyless and provider.needs_key:
+        # Without any the SDK would look for one in the environment, and send the operator's key to the row's address.
+        config[provider.key_option] = "none"
+    chat = provider.build(config)
+    return BuiltModel(found.alias, found.bounds, provider, chat, _hash(found), _place(found))
 
 
 def warm(alias: str = "") -> None:
-    """Import what the alias needs and build it once, in any thread: seconds that the first message need not wait for.
+    """Import what the alias or route needs and build it once, in any thread, so that the first message need not wait.
 
-    The model built here is thrown away: HTTP connections belong to an event loop, imports and the TLS context do not.
+    What is built here is thrown away: HTTP connections belong to an event loop, imports and the TLS context do not.
     """
-    _build(alias or config().llm.default_model, describe(alias))
+    found = effective.find(alias)
+    for member in [found] if found.route is None else [_member(found, name, None) for name in found.route.models]:
+        build(member)
     # The hot path itself imports LangChain too.
     from llm import model_call  # noqa: F401, PLC0415
 
@@ -82,13 +171,40 @@ async def close() -> None:
         await http.close()
 
 
-def _build(name: str, bounds: ModelAlias) -> BuiltModel:
-    factory = llm_providers.get(bounds.provider)
-    provider = factory if isinstance(factory, ChatProvider) else ChatProvider(factory)
-    return BuiltModel(name, bounds, provider, provider.build(ProviderConfig(bounds)))
+def _member(route: Effective, name: str, configuration: Configuration | None) -> Effective:
+    found = effective.find(name, configuration)
+    if found.route is not None:
+        raise Misconfigured(f"The route {route.alias!r} names {name!r}, which is a route too; name its models.")
+    return found
 
 
-def _key(name: str, bounds: ModelAlias) -> str:
-    """A hash of the alias as configured: a changed option builds a new model."""
-    encoded = msgspec.json.encode((name, bounds), enc_hook=repr)
+def _model(found: Effective) -> BuiltModel:
+    loop = asyncio.get_running_loop()
+    if loop not in _built:
+        _built[loop] = Cache("models", MAX_BUILT)
+    models = _built[loop]
+    key = _hash(found)
+    return models.get(key) or models.put(key, build(found))
+
+
+def _hash(found: Effective) -> str:
+    """What the model is made of: a changed option builds a new one, and no workspace meets another's key."""
+    return _digest(found, found.bounds)
+
+
+def _place(found: Effective) -> str:
+    assert found.bounds is not None
+    secrets = {name: value for name, value in found.bounds.options.items() if name not in PUBLIC_OPTIONS}
+    return _digest(found, [found.bounds.provider, secrets])
+
+
+def _digest(found: Effective, parts: object) -> str:
+    variable = "" if found.key is None or not found.key.variable else found.key.read()
+    encoded = msgspec.json.encode((found.alias, found.base_url, found.key, variable, parts), enc_hook=_raw)
     return hashlib.sha256(encoded).hexdigest()
+
+
+def _raw(value: Any) -> str:
+    """Objects among the options. A SecretStr's repr would be the same for all secrets."""
+    reveal = getattr(value, "get_secret_value", None)
+    return str(reveal()) if reveal is not None else repr(value)

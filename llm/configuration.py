@@ -91,6 +91,8 @@ class Configuration:
     generation: int
     #: By alias; the workspace's own rows stand before those for all.
     models: Mapping[str, StoredModel] = field(default_factory=dict)
+    #: Those for all, also where the workspace has its own.
+    shared_models: Mapping[str, StoredModel] = field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     budgets: tuple[Bound, ...] = ()
     #: Prompt name → version → percent.
@@ -181,16 +183,16 @@ def forget(*, setting: str, **_: object) -> None:
 def _load(workspace_id: UUID) -> Configuration:
     # The number first: a change meanwhile leaves us with newer content under an older number, which is loaded again.
     generation = generations.of(workspace_id)
-    stored: dict[str, StoredModel] = {}
+    own: dict[str, StoredModel] = {}
+    shared: dict[str, StoredModel] = {}
     rows = ModelConfig.objects.filter(workspace=None, is_active=True)
-    own = ModelConfig.objects.filter(workspace_id=workspace_id, is_active=True)
-    for row in rows.union(own, all=True).order_by("alias"):
-        if row.workspace_id is not None or row.alias not in stored:
-            stored[row.alias] = _stored(row)
+    for row in rows.union(ModelConfig.objects.filter(workspace_id=workspace_id, is_active=True), all=True):
+        (shared if row.workspace_id is None else own)[row.alias] = _stored(row)
     return Configuration(
         workspace_id=workspace_id,
         generation=generation,
-        models=stored,
+        models={**shared, **own},
+        shared_models=shared,
         prices=tuple(_price(row) for row in ModelPrice.objects.order_by("valid_from")),
         budgets=tuple(_budgets(workspace_id)),
         splits={

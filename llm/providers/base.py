@@ -24,6 +24,10 @@ class ProviderConfig(dict[str, Any]):
         super().__init__({"model": alias.model, **alias.options})
         self.bounds = alias
 
+    def __repr__(self) -> str:
+        """Without the options: one of them is the key."""
+        return f"ProviderConfig({self.bounds.provider}: {self.bounds.model})"
+
     @property
     def read_timeout(self) -> float:
         """A backstop in seconds for clients that take one bound for each read; the exact bounds are kept by us."""
@@ -43,6 +47,13 @@ class ChatProvider:
     explain: Callable[[Exception], ProviderError | None] = _nothing_special
     #: A stream that ends without a finish reason was cut.
     promises_finish_reason: bool = False
+    #: The call option that bounds the answer's tokens.
+    output_limit: str = "max_tokens"
+    #: The options that take a stored model's key and address.
+    key_option: str = "api_key"
+    address_option: str = "base_url"
+    #: Without a key the SDK refuses, or looks for one in the environment.
+    needs_key: bool = True
 
     def __call__(self, config: dict[str, Any]) -> "BaseChatModel":
         return self.build(config)  # type: ignore[arg-type]  # llm.aliases always passes a ProviderConfig
