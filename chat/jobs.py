@@ -89,6 +89,7 @@ def settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
         status=_LOG_STATUS[status],
         error_category=code,
         leftover_usage=usage.estimate(asked, shown),
+        unknown=True,
         text=shown,
     )
     return Outcome(status=status, text=shown, error_code=code, log=log)
@@ -97,13 +98,7 @@ def settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:
 def bare(outcome: Outcome) -> Outcome:
     """What can always be written of an end."""
     text = storable(outcome.text)
-    log = Ending(
-        run=outcome.log.run,
-        status=CallStatus.FAILED,
-        error_category="internal",
-        leftover_usage=usage.estimate([], text),
-        text=text,
-    )
+    log = outcome.log.bare(error_category="internal", text=text)
     return Outcome(status=MessageStatus.FAILED, text=text, error_code="internal", log=log)
 
 

@@ -279,6 +279,7 @@ ERROR_CODES = {
     "question_refused": "A rule of this workspace refuses the message; the message says why.",
     "answer_refused": "A rule of this workspace held the answer back.",
     "budget_exceeded": "A budget of this workspace is used up; try again after `retry_after`.",
+    "price_missing": "A money budget can't be kept for a model without a price; tell the operator.",
     "embedding_mismatch": "The documents were indexed with another embedding model; tell the operator.",
     "misconfigured": "The server is not set up for this; tell the operator.",
     "attempts_exhausted": "The answer was begun several times and never finished; try again.",

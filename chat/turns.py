@@ -1,7 +1,8 @@
 """The durable half of a turn: accept a message, renew and take over its run, finish it.
 
 Each function here is one unit of database work (`kernel.database.run`), at most one transaction. Lock order: the
-session's row, then its runs. Nothing here knows sockets, models or Redis.
+session's row, its runs, the first log row of a run, the workspace's row (for its budgets). Nothing here knows sockets,
+models or Redis.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from chat.models import ChatHistory, ChatSession, MessageRole, MessageStatus, Ru
 from kernel.conf import config
 from kernel.errors import Busy, Conflict, Invalid, NotFound, TooLarge
 from kernel.text import storable
+from llm import budgets, configuration, ledger, usage
 from llm import generation as generations
-from llm import ledger
 from llm.journal import Ending, RunRef
 
 
@@ -41,6 +42,8 @@ class Turn:
     first_call: int = 0
     #: The workspace's configuration when the run was committed; None: ask.
     generation: int | None = None
+    #: A budget holds something back until the run's end, or may do so.
+    holds: bool = True
 
     @property
     def ref(self) -> RunRef:
@@ -53,6 +56,7 @@ class Turn:
             workflow_id=self.workflow_id,
             attempt=self.attempt,
             first_call=self.first_call,
+            holds=self.holds,
         )
 
 
@@ -89,6 +93,10 @@ class LeaseLost(Exception):
     """Another process has taken this run over, or it has ended: this attempt may not write."""
 
 
+class SessionGone(LeaseLost):
+    """The session was deleted meanwhile, and its runs with it."""
+
+
 def find_session(caller: Caller, session_id: UUID) -> ChatSession:
     """The caller's session. Raises NotFound, also for another's."""
     session: ChatSession | None = ChatSession.objects.visible_to(caller).filter(id=session_id).first()
@@ -101,10 +109,11 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
     """Commit a message, its pending answer, the run with its lease, and the open log row: one transaction.
 
     A repeat (same session, same `client_id`, same text) returns the first one's ids; `full`: this process can't run
-    another answer, so only repeats are served. Raises NotFound, Conflict (`id_conflict`), Invalid, TooLarge, Busy.
+    another answer, so only repeats are served. Raises NotFound, Conflict (`id_conflict`), Invalid, TooLarge, Busy,
+    BudgetExceeded.
     """
     text = _checked(text)
-    with transaction.atomic():
+    with budgets.refusals_told(), transaction.atomic():
         session = (
             ChatSession.objects.writable_by(caller)
             .filter(id=session_id)
@@ -138,6 +147,9 @@ def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner
         turn = _turn(run, session, question, generation=session.generation or 0)
         ledger.open_run(turn.ref, in_chat=True)
         session.save(update_fields=["seq", "last_order", "title", "updated_at"])
+        # Last: the workspace's counters are ours alone until the commit.
+        holding = configuration.at(session.workspace_id, session.generation or 0)
+        turn = replace(turn, holds=budgets.begin_run(holding, turn.ref))
     return Accepted(
         message_id=question.id,
         answer_id=answer.id,
@@ -283,7 +295,8 @@ def restart(turn: Turn) -> tuple[ChatHistory, Turn]:
         if not Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).exists():
             raise LeaseLost
         ChatHistory.objects.filter(id=turn.answer_id).update(seq=seq, updated_at=Now())
-        again = replace(turn, first_call=ledger.reopen_run(turn.ref).first_call)
+        asked = usage.estimate([{"content": turn.question}], 0)
+        again = replace(turn, first_call=ledger.reopen_run(turn.ref, asked=asked).first_call)
         return ChatHistory.objects.get(id=turn.answer_id), again
 
 
@@ -294,6 +307,16 @@ def release(owner: str) -> None:
 
 def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
     """Write the end of a run: its answer, its status, its log row. Raises LeaseLost when fenced off."""
+    try:
+        return _finish(turn, outcome)
+    except SessionGone:
+        # Its log stays, and its budgets count on.
+        with transaction.atomic():
+            ledger.close_run(outcome.log)
+        raise
+
+
+def _finish(turn: Turn, outcome: Outcome) -> ChatHistory:
     with transaction.atomic():
         seq = _next_seq(turn)
         ended = Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).update(
@@ -316,8 +339,8 @@ def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
 
 def _next_seq(turn: Turn) -> int:
     session: ChatSession | None = ChatSession.objects.select_for_update().only("seq").filter(id=turn.session_id).first()
-    if session is None:  # deleted meanwhile, and its runs with it
-        raise LeaseLost
+    if session is None:
+        raise SessionGone
     session.seq += 1
     session.save(update_fields=["seq", "updated_at"])
     return session.seq

@@ -15,6 +15,7 @@ WorkflowTimeout                  (Unavailable) the whole run took longer than it
 OutputInvalid                    (Unavailable) the answer never took the form that the workflow asks for
 QuestionRefused, AnswerRefused   (Refused) a validator objects; the message is the validator's
 BudgetExceeded                   (Busy) `budget_exceeded`, with `retry_after` until there is room again
+PriceMissing                     (Misconfigured) a money budget meets a model without a price
 
 The texts are ours: a provider's own message may quote keys or prompts, so it never reaches a client.
 """
@@ -95,3 +96,8 @@ class AnswerRefused(Refused):
 class BudgetExceeded(Busy):
     code = "budget_exceeded"
     default_message = "A budget of this workspace is used up."
+
+
+class PriceMissing(Misconfigured):
+    code = "price_missing"
+    default_message = "A money budget can't be kept for a model without a price; the operator must set one."

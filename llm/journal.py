@@ -4,15 +4,15 @@ The rows are written by llm.ledger: the first one with the run itself, a further
 end with the next write of the run: the opening of the next call, or the transaction that ends the run.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import UUID
 
 from kernel import database
-from llm import ledger
+from llm import budgets, ledger
 from llm.configuration import Configuration, Price
 from llm.models import CallStatus
-from llm.usage import NO_USAGE, Usage
+from llm.usage import NO_USAGE, Usage, estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class Call:
     price: Price | None = None
     #: Tokens that the answer may have; None: whatever the provider allows.
     max_output_tokens: int | None = None
+    #: Its answer is given again: no provider is asked, nothing is spent.
+    cached: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,12 @@ class Closed:
 class Journal(Protocol):
     """What a model call tells of itself."""
 
+    def output_bound(self, own: int | None) -> int | None:
+        """The tokens that a call's answer may have: the model's `own` bound, else what a budget holds back for it."""
+
     async def open(self, call: Call) -> None:
-        """Say that a provider is about to be asked. Raises BudgetExceeded, DatabaseUnavailable: then don't ask."""
+        """Say that a provider is about to be asked. Raises BudgetExceeded, PriceMissing, DatabaseUnavailable, and
+        Conflict when the run is no longer ours: then don't ask."""
 
     def close(self, closed: Closed) -> None:
         """Say how it ended; exactly once for each call that was opened, however it ended."""
@@ -60,6 +66,9 @@ class Journal(Protocol):
 
 class Unwritten:
     """Keeps nothing: for runs that leave no rows."""
+
+    def output_bound(self, own: int | None) -> int | None:
+        return own
 
     async def open(self, call: Call) -> None:
         return
@@ -80,6 +89,8 @@ class RunRef:
     attempt: int = 1
     #: The number of the row that was opened with the run.
     first_call: int = 0
+    #: Budgets may hold something back for it. Only who opened the run can tell that nothing is.
+    holds: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +107,8 @@ class Ending:
     leftovers: bool = True
     #: What is known of those: estimated tokens.
     leftover_usage: Usage = NO_USAGE
+    #: Its process died: nobody knows what those calls came to, so budgets count what was held back for them.
+    unknown: bool = False
     text: str = ""
     #: Tokens of the answers whose ends are written already.
     written_tokens: int = 0
@@ -117,6 +130,23 @@ class Ending:
             self.written_tokens + sum(one.usage.output_tokens for one in self.calls) + self.leftover_usage.output_tokens
         )
 
+    def bare(self, *, error_category: str, text: str) -> "Ending":
+        """What can always be written of it: figures, and no content; versions may be gone, texts unfit."""
+        return replace(
+            self,
+            run=replace(self.run, workflow_id=None),
+            status=CallStatus.FAILED,
+            error_category=error_category,
+            calls=tuple(_bare(one) for one in self.calls),
+            steps=(),
+            text=text,
+        )
+
+
+def _bare(closed: Closed) -> Closed:
+    call = replace(closed.call, messages=[], parameters={}, prompt_id=None)
+    return replace(closed, call=call, text="", metadata={})
+
 
 class RunJournal:
     """The journal of one attempt at a run."""
@@ -125,6 +155,9 @@ class RunJournal:
         self.run = run
         self._open: dict[int, Call] = {}
         self._closed: list[Closed] = []
+        #: Calls whose rows may stand or not: the opening was refused, cut short, or never answered.
+        self._unsure: set[int] = set()
+        self._holds = run.holds
         self._written_tokens = 0
         self._began = False
         self._configuration: Configuration | None = None
@@ -134,30 +167,53 @@ class RunJournal:
         self._configuration = configuration
         self.run = ledger.with_workflow(self.run, workflow_id)
 
+    def output_bound(self, own: int | None) -> int | None:
+        return budgets.output_bound(self._holding, own, user_id=self.run.user_id)
+
+    @property
+    def _holding(self) -> Configuration:
+        assert self._configuration is not None, "a run's configuration is told before its first call"
+        return self._configuration
+
     async def open(self, call: Call) -> None:
-        written = tuple(self._closed)
-        if self._configuration is not None and ledger.must_write(self.run, call, self._configuration):
-            await database.run(ledger.open_call, self.run, call, written, self._configuration)
-            del self._closed[: len(written)]
-            self._written_tokens += sum(one.usage.output_tokens for one in written)
-        self._began = True
+        if ledger.must_write(self.run, call, self._holding):
+            await self._write(call)
+        # The first row stands already, also if another call comes before its own: only its call closes it.
+        self._began = self._began or call.number == self.run.first_call
         self._open[call.number] = call
 
     def close(self, closed: Closed) -> None:
         if self._open.pop(closed.call.number, None) is not None:
             self._closed.append(closed)
 
+    async def _write(self, call: Call) -> None:
+        """Open the call's row. Who is cut short meanwhile doesn't learn whether that came about."""
+        self._unsure.add(call.number)
+        self._holds = self._holds or budgets.holds_calls(self._holding, self.run.user_id)
+        written = tuple(self._closed)
+        await database.run(ledger.open_call, self.run, call, written, self._holding)
+        self._unsure.discard(call.number)
+        # By identity: another call of this run may have been opened, and have taken some, meanwhile.
+        mine = {id(one) for one in written}
+        taken = [one for one in self._closed if id(one) in mine]
+        self._closed = [one for one in self._closed if id(one) not in mine]
+        self._written_tokens += sum(one.usage.output_tokens for one in taken)
+
     def ending(
         self, status: CallStatus, *, error_category: str = "", text: str = "", steps: tuple[dict[str, Any], ...] = ()
     ) -> Ending:
-        """What is left to be written. Calls that are still open (their task ignores its end) count as leftovers."""
+        """What is left to be written. Of calls that are still open (their task ignores its end) we estimate the end."""
+        cut = [
+            Closed(call=call, status=None, usage=estimate(call.messages, text), error_category=error_category)
+            for call in self._open.values()
+        ]
         return Ending(
-            run=self.run,
+            run=replace(self.run, holds=self._holds),
             status=status,
             error_category=error_category,
-            calls=tuple(self._closed),
+            calls=(*self._closed, *cut),
             steps=steps,
-            leftovers=not self._began or bool(self._open),
+            leftovers=not self._began or bool(self._unsure),
             text=text,
             written_tokens=self._written_tokens,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from django.db import transaction
@@ -14,16 +14,24 @@ from django.db.models import Max
 from django.db.models.functions import Now
 
 from kernel.conf import config
+from kernel.errors import Conflict
+from llm import budgets, counters
+from llm.configuration import Price
+from llm.counters import Spent
 from llm.models import CallStatus, InteractionLog
-from llm.usage import Usage
+from llm.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
-    from llm.configuration import Configuration, Price
+    from llm.configuration import Configuration
     from llm.journal import Call, Closed, Ending, RunRef
 
 #: Seconds beyond a run's longest time after which its open rows are of a dead process.
 _GRACE = 60
 _MILLION = Decimal(1_000_000)
+_BILLIONTH = Decimal("0.000000001")
+#: What the columns hold.
+_MOST = Decimal("999999999.999999999")
+_MOST_TOKENS = 2**31 - 1
 
 
 def open_run(run: RunRef, *, in_chat: bool) -> None:
@@ -33,45 +41,58 @@ def open_run(run: RunRef, *, in_chat: bool) -> None:
 
 def must_write(run: RunRef, call: Call, configuration: Configuration) -> bool:
     """Whether opening this call needs the database: the first one has its row already."""
-    return call.number != run.first_call
+    return call.number != run.first_call or (not call.cached and budgets.holds_calls(configuration, run.user_id))
 
 
 def open_call(run: RunRef, call: Call, closed: Sequence[Closed], configuration: Configuration) -> None:
-    """Write the row of a further call, and the ends of those before it."""
-    with transaction.atomic():
+    """Write the row of a call, hold back what it may use, and write the ends of those before it.
+
+    Raises BudgetExceeded, PriceMissing, and Conflict when another process has ended or taken over this attempt.
+    """
+    with budgets.refusals_told(), transaction.atomic():
+        _check_ours(run)
         _write_closed(run, closed, status=CallStatus.INTERRUPTED)
-        if call.number != run.first_call:
-            row = _row(run, call.number, closes_by=_latest_end())
-            for name, value in _of_call(call).items():
-                setattr(row, name, value)
-            row.save(force_insert=True)
+        if closed and budgets.holds_calls(configuration, run.user_id):
+            counters.settle(run.workspace_id, run.run_id, [_spent(one) for one in closed], rest="keep")
+        budgets.begin_call(configuration, run, call)
+        values = _of_call(call) | {"price": _price_as_json(call.price)}
+        if call.number == run.first_call:
+            # If this process dies, the row says at least who was asked.
+            InteractionLog.objects.filter(run_id=run.run_id, call=call.number).update(**values)
+        else:
+            _row(run, call.number, closes_by=_latest_end(), **values).save(force_insert=True)
 
 
 def close_run(ending: Ending) -> None:
     """Write what a run's end says of its calls; part of the transaction that ends the run."""
     run = ending.run
+    if ending.leftovers:
+        _lock(run)  # an opening may be under way: it comes before this, or finds the run ended
     _write_closed(run, ending.calls, status=ending.status, steps=ending.steps)
     if ending.leftovers:
-        InteractionLog.objects.filter(run_id=run.run_id, status=CallStatus.STARTED).update(
-            status=ending.status,
+        _close_leftovers(
+            run,
+            ending.status,
+            ending.leftover_usage,
             error_category=ending.error_category,
-            input_tokens=ending.leftover_usage.input_tokens,
-            output_tokens=ending.leftover_usage.output_tokens,
-            usage_estimated=True,
-            response_text=_content(ending.text) or "",
+            text=ending.text,
             attempt=run.attempt,
-            finished_at=Now(),
-            updated_at=Now(),
+            workflow_id=run.workflow_id,
         )
+    if run.holds:
+        rest: Literal["count", "free"] = "count" if ending.unknown else "free"
+        counters.settle(run.workspace_id, run.run_id, [_spent(one) for one in ending.calls], rest=rest)
 
 
-def reopen_run(run: RunRef) -> RunRef:
-    """Another attempt: what the dead process left open is interrupted, and the attempt gets a first row of its own."""
-    rows = InteractionLog.objects.filter(run_id=run.run_id)
-    rows.filter(status=CallStatus.STARTED).update(
-        status=CallStatus.INTERRUPTED, usage_estimated=True, finished_at=Now(), updated_at=Now()
-    )
-    last: int | None = rows.aggregate(last=Max("call"))["last"]
+def reopen_run(run: RunRef, *, asked: Usage = NO_USAGE) -> RunRef:
+    """Another attempt: what the dead process left open is interrupted, and the attempt gets a first row of its own.
+
+    `asked` is what that process's call took at least, as far as anybody can tell.
+    """
+    _lock(run)
+    _close_leftovers(run, CallStatus.INTERRUPTED, asked)
+    counters.settle(run.workspace_id, run.run_id, (), rest="count_calls")
+    last: int | None = InteractionLog.objects.filter(run_id=run.run_id).aggregate(last=Max("call"))["last"]
     again = replace(run, first_call=0 if last is None else last + 1)
     open_run(again, in_chat=True)
     return again
@@ -82,12 +103,13 @@ def with_workflow(run: RunRef, workflow_id: UUID | None) -> RunRef:
 
 
 def cost_of(usage: Usage, cached_input_tokens: int, price: Price | None) -> Decimal | None:
-    """What these tokens cost; None without a price."""
+    """What these tokens cost, to a billionth; None without a price."""
     if price is None:
         return None
-    fresh = usage.input_tokens - cached_input_tokens
-    spent = fresh * price.input + cached_input_tokens * price.cached_input + usage.output_tokens * price.output
-    return spent / _MILLION
+    asked, said = _count(usage.input_tokens), _count(usage.output_tokens)
+    cached = min(_count(cached_input_tokens), asked)
+    spent = (asked - cached) * price.input + cached * price.cached_input + said * price.output
+    return min((spent / _MILLION).quantize(_BILLIONTH, rounding=ROUND_HALF_UP), _MOST)
 
 
 def _row(run: RunRef, number: int, **more: Any) -> InteractionLog:
@@ -105,6 +127,52 @@ def _row(run: RunRef, number: int, **more: Any) -> InteractionLog:
 
 def _latest_end() -> Any:
     return Now() + timedelta(seconds=config().llm.workflow_timeout + _GRACE)
+
+
+def _lock(run: RunRef) -> None:
+    """Of all who write to a run's log, one at a time: its very first row is the lock."""
+    list(InteractionLog.objects.filter(run_id=run.run_id, call=0).select_for_update(of=("self",)).values_list("id"))
+
+
+def _check_ours(run: RunRef) -> None:
+    """Raise Conflict if this attempt was ended or taken over: a living one always has an open row."""
+    _lock(run)
+    mine = InteractionLog.objects.filter(run_id=run.run_id, attempt=run.attempt, status=CallStatus.STARTED)
+    if not mine.exists():
+        raise Conflict("This run was ended or taken over by another process.")
+
+
+def _close_leftovers(run: RunRef, status: CallStatus, usage: Usage, *, text: str = "", **more: Any) -> None:
+    """End the rows that are still open. What is known of them belongs to the last one: that call was under way."""
+    rows = InteractionLog.objects.filter(run_id=run.run_id, status=CallStatus.STARTED)
+    common = more | {"status": status, "usage_estimated": True, "finished_at": Now(), "updated_at": Now()}
+    last = rows.order_by("-call").only("call", "price").first()
+    if last is None:
+        return
+    price = _price_of_json(last.price)
+    rows.filter(call=last.call).update(
+        **common,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost=cost_of(usage, 0, price),
+        response_text=_content(text) or "",
+    )
+    if last.call:
+        rows.update(**common)
+
+
+def _spent(closed: Closed) -> Spent:
+    tokens, price = closed.usage, closed.call.price
+    return Spent(
+        call=closed.call.number,
+        tokens=_count(tokens.input_tokens) + _count(tokens.output_tokens),
+        cost=Decimal(0) if closed.call.cached else cost_of(tokens, closed.cached_input_tokens, price),
+    )
+
+
+def _count(tokens: int) -> int:
+    """A provider's count as it can be stored, whatever it says."""
+    return min(max(tokens, 0), _MOST_TOKENS)
 
 
 def _of_call(call: Call) -> dict[str, Any]:
@@ -125,9 +193,10 @@ def _write_closed(
         values = _of_closed(one, status)
         if steps and one.call.number == run.first_call:
             values["steps"] = list(steps)
-        InteractionLog.objects.filter(run_id=run.run_id, call=one.call.number).update(
-            **values, workflow_id=run.workflow_id, attempt=run.attempt, finished_at=Now(), updated_at=Now()
-        )
+        # An open row of this attempt: an end is written once, and by whose call it was.
+        InteractionLog.objects.filter(
+            run_id=run.run_id, call=one.call.number, attempt=run.attempt, status=CallStatus.STARTED
+        ).update(**values, workflow_id=run.workflow_id, finished_at=Now(), updated_at=Now())
     if steps and all(one.call.number != run.first_call for one in closed):
         InteractionLog.objects.filter(run_id=run.run_id, call=run.first_call).update(steps=list(steps))
 
@@ -139,11 +208,11 @@ def _of_closed(closed: Closed, status: CallStatus) -> dict[str, Any]:
         "status": closed.status or status,
         "error_category": closed.error_category,
         "response_text": _content(closed.text) or "",
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_input_tokens": closed.cached_input_tokens,
+        "input_tokens": _count(usage.input_tokens),
+        "output_tokens": _count(usage.output_tokens),
+        "cached_input_tokens": min(_count(closed.cached_input_tokens), _count(usage.input_tokens)),
         "usage_estimated": usage.estimated,
-        "cost": cost_of(usage, closed.cached_input_tokens, price),
+        "cost": Decimal(0) if closed.call.cached else cost_of(usage, closed.cached_input_tokens, price),
         "price": _price_as_json(price),
         "first_token_ms": closed.first_token_ms,
         "latency_ms": closed.latency_ms,
@@ -161,6 +230,19 @@ def _price_as_json(price: Price | None) -> dict[str, str] | None:
         "cached_input": str(price.cached_input),
         "valid_from": price.valid_from.isoformat(),
     }
+
+
+def _price_of_json(price: dict[str, str] | None) -> Price | None:
+    if price is None:
+        return None
+    return Price(
+        provider="",
+        model="",
+        input=Decimal(price["input"]),
+        output=Decimal(price["output"]),
+        cached_input=Decimal(price["cached_input"]),
+        valid_from=datetime.fromisoformat(price["valid_from"]),
+    )
 
 
 def _content(content: Any) -> Any:

@@ -19,8 +19,10 @@ from chat.models import ChatHistory, MessageStatus
 from chat.runner import Runner
 from chat.turns import Outcome
 from kernel import database, redis
-from llm.journal import Ending
+from llm import configuration
+from llm.journal import Call, Closed, RunJournal
 from llm.models import CallStatus
+from llm.usage import Usage
 from tests.conftest import Person
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,10 +118,14 @@ def listed(seen: list[str]) -> str:
     return "\n".join(f"{number}. {sql[:160]}" for number, sql in enumerate(seen, 1))
 
 
+CALL = Call(number=0, alias="default", provider="fake", model="fake", parameters={}, messages=[])
+
+
 async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await database.run(turns.create_session, person.caller)
+    holding = await configuration.current(session.workspace_id)  # once a change and process
     for number in range(2):  # the second has a history; it must not cost more
         with queries(monkeypatch) as seen:
             accepted = await database.run(
@@ -128,7 +134,11 @@ async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
         assert len(seen) == 7, listed(seen)
         assert accepted.turn is not None
         with queries(monkeypatch) as seen:
-            ending = Ending(run=accepted.turn.ref, status=CallStatus.OK)
+            journal = RunJournal(accepted.turn.ref)
+            journal.under(holding, workflow_id=None)
+            await journal.open(CALL)
+            journal.close(Closed(call=CALL, status=CallStatus.OK, usage=Usage(3, 1, estimated=False)))
+            ending = journal.ending(CallStatus.OK)
             outcome = Outcome(status=MessageStatus.COMPLETE, text="hi", log=ending)
             await database.run(turns.finish, accepted.turn, outcome)
         assert len(seen) == 6, listed(seen)

@@ -30,7 +30,8 @@ const FAILURES = {
   output_invalid: "The model's answer never took the right form.",
   question_refused: "This message can't be answered here.",
   answer_refused: "The answer was held back by a rule.",
-  budget_exceeded: "The budget for today is used up. Ask again later.",
+  budget_exceeded: "A budget is used up. Ask again later.",
+  price_missing: "The model has no price, which its budget needs. Tell whoever runs this site.",
 };
 
 export class MessageView {
