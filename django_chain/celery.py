@@ -31,6 +31,11 @@ app.conf.update(
             "task": "accounts.tasks.forget_expired_sign_ins",
             "schedule": crontab(hour="3", minute="17"),
         },
+        "prune-cached-answers": {"task": "llm.tasks.prune_cached_answers", "schedule": crontab(minute="*/10")},
+        "prune-semantic-answers": {
+            "task": "vectorstore.tasks.prune_semantic_answers",
+            "schedule": crontab(minute="5-59/10"),
+        },
     },
 )
 app.autodiscover_tasks()

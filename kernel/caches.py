@@ -3,7 +3,7 @@
 from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
 
@@ -17,7 +17,30 @@ class Figures:
 
     hits: int = 0
     misses: int = 0
-    size: int = 0
+    #: Values that are held; None: they are rows of the database, which all processes share.
+    size: int | None = None
+
+
+class _Counted(Protocol):
+    def figures(self) -> Figures: ...
+
+
+class Tally:
+    """The figures of a cache whose values lie elsewhere. Safe to use from several threads."""
+
+    def __init__(self, name: str) -> None:
+        self._lock = Lock()
+        self._hits = self._misses = 0
+        _caches[name] = self
+
+    def count(self, *, hit: bool) -> None:
+        with self._lock:
+            self._hits += hit
+            self._misses += not hit
+
+    def figures(self) -> Figures:
+        with self._lock:
+            return Figures(self._hits, self._misses)
 
 
 class Cache(Generic[K, V]):
@@ -52,7 +75,7 @@ class Cache(Generic[K, V]):
             return Figures(self._figures.hits, self._figures.misses, len(self._values))
 
 
-_caches: dict[str, "Cache[Any, Any]"] = {}
+_caches: dict[str, _Counted] = {}
 
 
 def figures() -> dict[str, Figures]:

@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 
-from llm.registry import embedding_providers, vector_stores, workflow_steps
+from llm.registry import answer_caches, embedding_providers, vector_stores, workflow_steps
 
 
 class VectorstoreConfig(AppConfig):
@@ -14,4 +14,5 @@ class VectorstoreConfig(AppConfig):
         embedding_providers.add("openai", "vectorstore.embeddings.openai:create", extra="openai")
         embedding_providers.add("wordllama", "vectorstore.embeddings.wordllama:create", extra="embedded")
         vector_stores.add("pgvector", "vectorstore.backends.pgvector:create")
+        answer_caches.add("semantic", "vectorstore.answers:create")
         workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

@@ -1,5 +1,7 @@
-"""Collections of documents, cut into chunks with a vector each."""
+"""Collections of documents, cut into chunks with a vector each; and answers that near questions are given again."""
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from pgvector.django import VectorField
 
@@ -55,3 +57,33 @@ class Chunk(WorkspaceRow):
 
     def __str__(self) -> str:
         return f"{self.document_id} #{self.position}"
+
+
+class SemanticAnswer(WorkspaceRow):
+    """A model's answer to a question, for those that mean the same; see vectorstore.answers."""
+
+    workflow = models.ForeignKey("llm.Workflow", models.CASCADE, null=True, related_name="+")
+    #: SHA-256 of everything the answer depends on but the question's words.
+    scope = models.CharField(max_length=64)
+    #: SHA-256 of the question: asked twice at once, it is kept once.
+    question_hash = models.CharField(max_length=64)
+    #: The question's; its model belongs to the scope.
+    embedding = VectorField()
+    text = models.TextField()
+    input_tokens = models.PositiveIntegerField()
+    output_tokens = models.PositiveIntegerField()
+    #: Documents whose passages the answer was made from; it goes when one of them does.
+    document_ids = ArrayField(models.UUIDField(), default=list)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "scope", "question_hash"], name="semanticanswer_once")
+        ]
+        indexes = [
+            models.Index(fields=["expires_at"], name="semanticanswer_expiry"),
+            GinIndex(fields=["document_ids"], name="semanticanswer_documents"),
+        ]
+
+    def __str__(self) -> str:
+        return self.scope[:12]

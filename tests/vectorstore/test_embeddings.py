@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from kernel.caches import Cache
 from kernel.conf import Embeddings
 from kernel.errors import Misconfigured
 from llm import http
@@ -95,7 +96,7 @@ async def test_documents_are_embedded_in_batches(made):
 
 
 async def test_a_question_is_embedded_once_off_the_event_loop(made, monkeypatch):
-    monkeypatch.setattr(module, "QUERY_CACHE", 2)
+    monkeypatch.setattr(module, "_queries", Cache("query_embeddings_of_a_test", 2))
     counted = Embedder(Embeddings(provider="counted", dimension=4))
     for question in ("a", "b", "a", "c", "a", "b"):
         await counted.query(question)

@@ -1,7 +1,6 @@
 """The configured embedding model, called from async code: in batches, off the event loop, queries remembered."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -11,15 +10,13 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from kernel.caches import Cache
 from kernel.conf import Embeddings
 from kernel.conf import config as settings
 from kernel.errors import ChainError, Misconfigured
 from llm.registry import embedding_providers
 
 Vector = list[float]
-
-#: Query vectors kept by each process; people repeat and regenerate questions.
-QUERY_CACHE = 1024
 
 
 class Embedder:
@@ -29,7 +26,6 @@ class Embedder:
         self.model = f"{options.provider}:{options.model}"
         self.dimension = options.dimension
         self._options = options
-        self._queries: OrderedDict[bytes, Vector] = OrderedDict()
         self._backends: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
@@ -42,15 +38,8 @@ class Embedder:
 
     async def query(self, text: str) -> Vector:
         """The vector to search with."""
-        key = sha256(text.encode(errors="surrogatepass")).digest()
-        if key in self._queries:
-            self._queries.move_to_end(key)
-            return self._queries[key]
-        vector = (await self._embed([text], query=True))[0]
-        self._queries[key] = vector
-        if len(self._queries) > QUERY_CACHE:
-            self._queries.popitem(last=False)
-        return vector
+        key = (self, sha256(text.encode(errors="surrogatepass")).digest())
+        return _queries.get(key) or _queries.put(key, (await self._embed([text], query=True))[0])
 
     async def _embed(self, texts: list[str], *, query: bool = False) -> list[Vector]:
         try:
@@ -85,6 +74,10 @@ class Embedder:
             )
         if len(vectors) != len(texts):
             raise Misconfigured(f"The embedding model {self.model} gave {len(vectors)} vectors for {len(texts)} texts.")
+
+
+#: Query vectors kept by each process; people repeat and regenerate questions. The text itself is not kept.
+_queries: Cache[tuple[Embedder, bytes], Vector] = Cache("query_embeddings", 1024)
 
 
 @cache
