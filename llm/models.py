@@ -8,12 +8,46 @@ InteractionLog           one row for each model call
 CachedAnswer             answers that are given again
 """
 
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
-from accounts.models import Row, Workspace, WorkspaceRow
+from accounts.models import Row, Workspace, WorkspaceQuerySet, WorkspaceRow
+from kernel.errors import Conflict
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+
+class VersionedQuerySet(WorkspaceQuerySet):
+    """What goes past `save` keeps a version's content as it is, too."""
+
+    def update(self, **values: Any) -> int:
+        self._refuse_fixed(values)
+        return super().update(**values)
+
+    def bulk_update(self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None) -> int:
+        fields = list(fields)
+        self._refuse_fixed(fields)
+        return super().bulk_update(objs, fields, batch_size)
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **options: Any) -> list[Any]:
+        from llm import versions  # noqa: PLC0415  it needs these models
+
+        rows = list(objs)
+        for row in rows:
+            versions.check(row)
+        return super().bulk_create(rows, *args, **options)
+
+    def _refuse_fixed(self, fields: Iterable[str]) -> None:
+        fixed = {name for field in self.model.FIXED for name in (field, field.removesuffix("_id"))}
+        if named := sorted(fixed & set(fields)):
+            raise Conflict(f"{named[0]} of a version can't be changed; make a new version with create_new_version.")
 
 
 class Versioned(WorkspaceRow):
@@ -26,6 +60,12 @@ class Versioned(WorkspaceRow):
     #: Why this version was made, in its author's words.
     note = models.CharField(max_length=500, blank=True)
 
+    objects = VersionedQuerySet.as_manager()  # type: ignore[misc]  # mypy takes a manager for an attribute of rows
+
+    #: What a version is; and that with what it is called: neither ever changes.
+    CONTENT: ClassVar[tuple[str, ...]]
+    FIXED: ClassVar[tuple[str, ...]]
+
     class Meta:
         abstract = True
         constraints = [
@@ -37,8 +77,52 @@ class Versioned(WorkspaceRow):
             ),
         ]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.FIXED = ("workspace_id", "name", "version", *cls.CONTENT)
+
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Check a new version and number the change; raises Conflict if the content of a saved one would change."""
+        from llm import versions  # noqa: PLC0415  it needs these models
+
+        fields = None if update_fields is None else list(update_fields)
+        options = {"force_insert": force_insert, "force_update": force_update, "using": using, "update_fields": fields}
+        versions.save(self, partial(super().save, **options), fields)
+
+    def check_content(self) -> None:
+        """What this kind asks of its content. Raises PromptInvalid or WorkflowInvalid, which name the fault."""
+        raise NotImplementedError
+
+    @classmethod
+    def create_new_version(
+        cls, name: str, activate: bool = True, *, workspace: Workspace, user_id: int | None = None, **data: Any
+    ) -> Self:
+        """The next version of a name; llm.versions has everything else."""
+        from llm import versions  # noqa: PLC0415  it needs these models
+
+        return versions.create(cls, workspace.pk, name, user_id=user_id, activate=activate, **data)  # type: ignore[type-var]  # one of the two
+
+    def activate(self, user_id: int | None = None) -> None:
+        """Have this version answer alone under its name."""
+        from llm import versions  # noqa: PLC0415  it needs these models
+
+        versions.activate(self, user_id=user_id)
+
+    def deactivate(self, user_id: int | None = None) -> None:
+        """Have no version answer under the name; nothing happens if another one does, or none."""
+        from llm import versions  # noqa: PLC0415  it needs these models
+
+        versions.deactivate_row(self, user_id=user_id)
 
 
 class Prompt(Versioned):
@@ -49,12 +133,56 @@ class Prompt(Versioned):
     #: Variables that may be missing; they are then empty.
     optional_variables = models.JSONField(default=list, blank=True)
 
+    CONTENT = ("prompt_template", "input_variables", "optional_variables")
+
+    def check_content(self) -> None:
+        from llm import prompt_rows  # noqa: PLC0415  imports LangChain, which start-up must not
+
+        prompt_rows.check(self)
+
+    def render(self, values: "dict[str, Any]") -> "list[BaseMessage]":
+        """The messages; without `history`, `passages` or `context` they are empty.
+
+        Raises PromptInvalid that names the variable at fault.
+        """
+        from llm import prompt_rows  # noqa: PLC0415  imports LangChain, which start-up must not
+
+        return prompt_rows.render(self, values)
+
+    def to_langchain_prompt(self) -> Any:
+        """LangChain's PromptTemplate or ChatPromptTemplate; of a custom prompt a Runnable. Raises PromptInvalid."""
+        from llm import prompt_rows  # noqa: PLC0415  imports LangChain, which start-up must not
+
+        return prompt_rows.to_langchain(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON."""
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "version": self.version,
+            "is_active": self.is_active,
+            "prompt_template": self.prompt_template,
+            "input_variables": self.input_variables,
+            "optional_variables": self.optional_variables,
+            "note": self.note,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
 
 class Workflow(Versioned):
     """Steps as data: a list of them, or an object with `steps` and options of the whole (docs/workflows.md)."""
 
     description = models.TextField(blank=True)
     workflow_definition = models.JSONField()
+
+    CONTENT = ("description", "workflow_definition")
+
+    def check_content(self) -> None:
+        from llm import workflows  # noqa: PLC0415  imports LangChain, which start-up must not
+
+        workflows.compile_workflow(self.workflow_definition)
 
 
 class PromptSplit(WorkspaceRow):

@@ -55,8 +55,8 @@ def test_a_text_is_one_user_message() -> None:
         ({"langchain_type": "ChatPromptTemplate", "messages": [{"role": "user", "content": "{a.b}"}]}, r"\[0\]: 'a.b'"),
         ({"langchain_type": "ChatPromptTemplate", "messages": [{"role": "root", "content": "x"}]}, r"\[0\]: role"),
         ({"langchain_type": "ChatPromptTemplate", "messages": [{"MessagesPlaceholder": "a b"}]}, "plain name"),
-        ({"langchain_type": "ChatPromptTemplate", "messages": [{"MessagesPlaceholder": "{a}{b}"}]}, "one name"),
-        ({"langchain_type": "ChatPromptTemplate", "messages": [{"MessagesPlaceholder": None}]}, "one name"),
+        ({"langchain_type": "ChatPromptTemplate", "messages": [{"MessagesPlaceholder": "{a}{b}"}]}, "one plain name"),
+        ({"langchain_type": "ChatPromptTemplate", "messages": [{"MessagesPlaceholder": None}]}, "one plain name"),
         ({"langchain_type": "ChatPromptTemplate", "messages": [{"id": ["langchain", "llms"]}]}, r"\[0\]: role"),
     ],
 )
