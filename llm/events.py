@@ -42,6 +42,13 @@ class Text(Struct, frozen=True, gc=False):
     text: str
 
 
+class ToolCalls(Struct, frozen=True):
+    """The model asks for tools that it was offered. A call: `{"id", "name", "args"}`. Its ModelFinished follows."""
+
+    calls: tuple[dict[str, Any], ...]
+    call: int = 0
+
+
 class ModelFinished(Struct, frozen=True):
     """The call ended well. Tokens are the provider's count, or ours if `estimated`; times are milliseconds.
 
@@ -73,4 +80,4 @@ class Output(Struct, frozen=True):
     value: Any
 
 
-Event: TypeAlias = Step | Sources | ModelStarted | Text | ModelFinished | ModelFailed | Output
+Event: TypeAlias = Step | Sources | ModelStarted | Text | ToolCalls | ModelFinished | ModelFailed | Output

@@ -1,146 +1,155 @@
-"""One call of one model: the hot path of every token.
+"""One request to one model: the hot path of every token.
 
 LangChain's `astream` under `aclosing`, so that stopping closes the provider's connection at once, and without a
-callback handler: even an inline one that ignores tokens costs a gather for each (docs/decisions/0005). What the SDKs
-leave open is settled here: time bounds, retries before the first token, text that can be stored, usage that is never
-unknown, one tree of failures.
+callback handler unless one is asked for: even an inline one that ignores tokens costs a gather for each
+(docs/decisions/0005). What the SDKs leave open is settled here: time bounds, text that can be stored, usage that is
+never unknown, one tree of failures. Whether to ask again is llm.router's business.
 """
 
-import asyncio
-import logging
-import random
-from collections.abc import AsyncGenerator, Sequence
+import functools
+import operator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import Any, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.tools import BaseTool
 
 from kernel.conf import config
-from kernel.errors import ChainError
+from kernel.errors import ChainError, Misconfigured
 from kernel.text import StorableStream
-from llm import aliases, usage
+from llm import usage
+from llm.aliases import BuiltModel
 from llm.configuration import PromptVersion
-from llm.errors import (
-    ProviderBadResponse,
-    ProviderRateLimited,
-    ProviderTimeout,
-    ProviderTruncated,
-    ProviderUnavailable,
-)
-from llm.events import Event, ModelFailed, ModelFinished, ModelStarted, Text
+from llm.effective import PUBLIC_OPTIONS
+from llm.errors import ProviderBadResponse, ProviderTimeout, ProviderTruncated, ProviderUnavailable
+from llm.events import Event, ModelFailed, ModelFinished, ModelStarted, Text, ToolCalls
 from llm.journal import Call, Closed
 from llm.models import CallStatus
 from llm.providers import failures
 from llm.state import RunContext
 from llm.watchdog import Watchdog
 
-logger = logging.getLogger(__name__)
-
 #: Seconds that a complete answer waits for the usage that should follow it.
 USAGE_GRACE = 2.0
-#: Seconds before the first retry when the provider names none; doubled for each further one.
-BACKOFF = 0.5
-_RETRYABLE = (ProviderRateLimited, ProviderUnavailable, ProviderTimeout)
 _FINISH_KEYS = ("finish_reason", "stop_reason", "status")
 
 
 async def stream_model(
-    alias: str, messages: Sequence[BaseMessage], *, run: RunContext | None = None, prompt: PromptVersion | None = None
+    model: BuiltModel,
+    messages: Sequence[BaseMessage],
+    *,
+    run: RunContext,
+    watch: Watchdog,
+    prompt: PromptVersion | None = None,
+    tools: Sequence[BaseTool] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """Call the model of `alias` (empty: the default): ModelStarted, Text…, ModelFinished.
+    """Ask `model` once: ModelStarted, Text…, ToolCalls if it asks for some of `tools`, ModelFinished.
 
-    `run` keeps the account of it; without one nothing is written. Raises a ProviderError (or Misconfigured,
-    BudgetExceeded) after the text that came until then. Close the generator, or cancel the task, to stop: the
-    provider's connection is closed before that returns, and the stop is not a failure.
+    `run` keeps the account of it, `watch` the time bounds of all tries. `options` go to the provider by its own names,
+    but for `max_tokens`, which is bounded by the alias's MAX_OUTPUT_TOKENS and has the name that the provider knows.
+    After a failure comes ModelFailed, and the ProviderError is raised (or Misconfigured, BudgetExceeded, which come
+    before anything is asked). Close the generator, or cancel the task, to stop: the provider's connection is closed
+    before that returns, and the stop is not a failure.
     """
-    model = aliases.resolve(alias)
-    call = _call(model, messages, run, prompt)
-    if run is not None:
-        await run.journal.open(call)
-    answer = _Answer(promised=model.provider.promises_finish_reason)
-    ended: tuple[CallStatus | None, str] = (None, "")
+    asked = _options(model, options)
+    stream = functools.partial(_with_tools(model, tools).astream, list(messages), **asked)
+    call = _call(model, messages, run, prompt, asked)
+    await run.journal.open(call)
+    answer = _Answer(watch, promised=model.provider.promises_finish_reason, tools=bool(tools))
+    failure: ChainError | None = None
+    status: CallStatus | None = None
     try:
         yield ModelStarted(call.alias, call.provider, call.model, call.parameters, call.messages, call.number)
+        watch.begin()
         try:
-            async with aclosing(_tries(model, messages, answer)) as texts:
-                async for text in texts:
-                    yield text
-        except ChainError as error:
-            ended = (CallStatus.FAILED, error.code)
-            yield ModelFailed(error.code, call.number)
-            raise
-        ended = (CallStatus.OK, "")
+            async with aclosing(cast("AsyncGenerator[AIMessageChunk, None]", stream())) as chunks:
+                watch.resume()
+                async for chunk in chunks:
+                    if text := answer.take(chunk):
+                        watch.pause()
+                        yield Text(text)
+                        watch.resume()
+                    if answer.full:
+                        break
+            answer.end()
+        except BaseException as error:  # noqa: BLE001  a watchdog cancels; what is not the provider's is raised again
+            failure = _failure(error, model, answer, watch)
+        finally:
+            watch.rest()
+        if failure is not None:
+            status = CallStatus.FAILED
+            yield ModelFailed(failure.code, call.number)
+            raise failure
+        if tail := answer.tail():
+            watch.spoke = True
+            yield Text(tail)
+        status = CallStatus.OK
     finally:
-        if run is not None:
-            run.journal.close(answer.closed(call, *ended))
+        run.journal.close(answer.closed(call, status, "" if failure is None else failure.code))
+    if answer.tool_calls:
+        yield ToolCalls(answer.tool_calls, call.number)
     yield answer.finished(call)
 
 
+def _options(model: BuiltModel, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What goes to the provider with this call, beside what the model was built with."""
+    asked = {name: value for name, value in (options or {}).items() if value is not None}
+    limit = model.provider.output_limit
+    wanted = asked.pop("max_tokens", None)
+    if bound := model.bounds.max_output_tokens:
+        asked[limit] = min(bound, wanted or model.bounds.options.get(limit) or bound)
+    elif wanted is not None:
+        asked[limit] = wanted
+    return asked
+
+
+def _with_tools(model: BuiltModel, tools: Sequence[BaseTool]) -> Any:
+    if not tools:
+        return model.chat
+    try:
+        return model.chat.bind_tools(tools)
+    except NotImplementedError as error:
+        raise Misconfigured(
+            f"The model {model.alias!r} (provider {model.bounds.provider!r}) can't use tools; name another one."
+        ) from error
+
+
 def _call(
-    model: aliases.BuiltModel, messages: Sequence[BaseMessage], run: RunContext | None, prompt: PromptVersion | None
+    model: BuiltModel,
+    messages: Sequence[BaseMessage],
+    run: RunContext,
+    prompt: PromptVersion | None,
+    options: Mapping[str, Any],
 ) -> Call:
-    bounds = model.bounds
+    bounds, limit = model.bounds, model.provider.output_limit
+    public = {name: value for name, value in options.items() if name in PUBLIC_OPTIONS or name == limit}
     return Call(
-        number=0 if run is None else run.next_call(),
+        number=run.next_call(),
         alias=model.alias,
         provider=bounds.provider,
         model=bounds.model,
-        parameters=model.parameters,
-        messages=[_logged(message) for message in messages],
+        parameters=model.parameters | public,
+        messages=[logged(message) for message in messages],
         prompt_id=None if prompt is None else prompt.id,
-        price=None if run is None else run.configuration.price_of(bounds.provider, bounds.model),
-        max_output_tokens=bounds.max_output_tokens,
+        price=run.configuration.price_of(bounds.provider, bounds.model),
+        max_output_tokens=options.get(limit, bounds.options.get(limit)),
     )
-
-
-async def _tries(
-    model: aliases.BuiltModel, messages: Sequence[BaseMessage], answer: "_Answer"
-) -> AsyncGenerator[Text, None]:
-    with Watchdog(model.bounds) as watch:
-        answer.watch = watch
-        tries = 0
-        while True:
-            answer.usage = None
-            stream = model.chat.astream(list(messages))
-            try:
-                async with aclosing(cast("AsyncGenerator[AIMessageChunk, None]", stream)) as chunks:
-                    watch.resume()
-                    async for chunk in chunks:
-                        if text := answer.take(chunk):
-                            watch.pause()
-                            yield Text(text)
-                            watch.resume()
-                        if answer.full:
-                            break
-                answer.end()
-                break
-            except BaseException as error:
-                failure = _failure(error, model, answer, watch)
-                if failure is None:
-                    raise
-                if answer.complete and not isinstance(error, ChainError):
-                    break
-                delay = _delay(error, failure, tries) if tries < model.bounds.max_retries else None
-                logger.warning("model %s: try %d: %s (%s)", model.alias, tries + 1, failure.code, type(error).__name__)
-                if delay is None or not watch.allows(delay):
-                    raise failure from error
-            tries += 1
-            watch.rest()
-            await asyncio.sleep(delay)
-        watch.pause()
-    if tail := answer.tail():
-        yield Text(tail)
 
 
 class _Answer:
     """What came of one answer: its text and cleaning, its end, its times."""
 
-    watch: Watchdog
-
-    def __init__(self, *, promised: bool) -> None:
+    def __init__(self, watch: Watchdog, *, promised: bool, tools: bool) -> None:
+        self._watch = watch
         self._promised = promised
+        #: The parts of tool calls; None if no tool was offered.
+        self._asks: list[AIMessageChunk] | None = [] if tools else None
+        #: `{"id", "name", "args"}` each, when the answer has ended.
+        self.tool_calls: tuple[dict[str, Any], ...] = ()
         self._pieces: list[str] = []
         self._clean = StorableStream()
         self._room = config().llm.max_answer_chars
@@ -178,7 +187,9 @@ class _Answer:
                 self._length, self.full, self.finish_reason = self._room, True, "length"
             self._pieces.append(text)
         elif chunk.tool_call_chunks or chunk.additional_kwargs:
-            self.watch.heard()
+            self._watch.heard()
+        if self._asks is not None and chunk.tool_call_chunks:
+            self._asks.append(chunk)
         if chunk.usage_metadata is not None:
             self.usage = add_usage(self.usage, chunk.usage_metadata)
         metadata = chunk.response_metadata
@@ -190,16 +201,18 @@ class _Answer:
         for key in _FINISH_KEYS:
             if reason := metadata.get(key):
                 self.finish_reason = str(reason)
-                self.watch.shorten(USAGE_GRACE)
+                self._watch.shorten(USAGE_GRACE)
 
     def end(self) -> None:
         """The stream ended by itself. Raises if that was no end of an answer."""
-        if self.watch.expired():
+        if self._watch.expired():
             raise ProviderTimeout
         if self._promised and not self.complete:
             raise ProviderTruncated
-        if not self.began and self.finish_reason in ("tool_calls", "function_call"):
-            raise ProviderBadResponse("The model asked for a tool, and none was offered; try again.")
+        if self._asks:
+            self.tool_calls = _tool_calls(self._asks)
+        elif not self.began and self.finish_reason in ("tool_calls", "function_call"):
+            raise ProviderBadResponse("The model asked for a tool that was not offered; try again.")
         self._ended = not self.full
 
     def tail(self) -> str:
@@ -247,27 +260,37 @@ class _Answer:
         return None if self._first_token is None else _milliseconds(self._started, self._first_token)
 
 
-def _failure(error: BaseException, model: aliases.BuiltModel, answer: _Answer, watch: Watchdog) -> ChainError | None:
-    """The typed failure behind an exception; None if it is not the provider's (a stop, or the consumer's own)."""
+def _failure(error: BaseException, model: BuiltModel, answer: _Answer, watch: Watchdog) -> ChainError | None:
+    """The typed failure behind an exception; None if all that matters had come before it.
+
+    Raises the exception again if it is not the provider's doing: a stop, or the consumer's own.
+    """
+    failure: ChainError
     if watch.expired():
-        return ProviderTimeout()
-    if not isinstance(error, Exception) or not watch.waiting:
-        return None
-    if isinstance(error, ChainError):
+        failure = ProviderTimeout()
+    elif not isinstance(error, Exception) or not watch.waiting:
+        raise error
+    elif isinstance(error, ChainError):
         return error
-    failure = model.provider.explain(error) or failures.explain(error)
-    # Mid-answer the caller must know that the text is cut, whatever cut it.
-    return ProviderTruncated() if answer.began and isinstance(failure, ProviderUnavailable) else failure
+    else:
+        failure = model.provider.explain(error) or failures.explain(error)
+        if answer.began and isinstance(failure, ProviderUnavailable):
+            # Mid-answer the caller must know that the text is cut, whatever cut it.
+            failure = ProviderTruncated()
+    failure.__cause__ = error
+    return None if answer.complete else failure
 
 
-def _delay(error: BaseException, failure: ChainError, tries: int) -> float | None:
-    """Seconds until another try; None if the failure would only come again."""
-    if not isinstance(failure, _RETRYABLE) or not isinstance(error, Exception):
-        return None
-    return failures.advised_delay(error) or BACKOFF * 2**tries * random.uniform(0.5, 1)  # noqa: S311  jitter, no secret
+def _tool_calls(parts: list[AIMessageChunk]) -> tuple[dict[str, Any], ...]:
+    """The calls that the parts come to. Raises ProviderBadResponse for arguments that are no JSON object."""
+    whole: AIMessageChunk = functools.reduce(operator.add, parts)
+    if whole.invalid_tool_calls:
+        raise ProviderBadResponse("The model asked for a tool in a way that can't be read; try again.")
+    return tuple({"id": one["id"], "name": one["name"], "args": one["args"]} for one in whole.tool_calls)
 
 
-def _logged(message: BaseMessage) -> dict[str, Any]:
+def logged(message: BaseMessage) -> dict[str, Any]:
+    """A message as events and the log have it."""
     role = {"human": "user", "ai": "assistant"}.get(message.type, message.type)
     return {"role": role, "content": message.content}
 

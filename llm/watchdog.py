@@ -5,8 +5,7 @@ and a timer for each token would cost more than the token. One timer compares th
 """
 
 import asyncio
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
 
 from kernel.conf import ModelAlias
 
@@ -17,19 +16,23 @@ _LOOK_AGAIN = 0.05
 class Watchdog:
     """Cancels the task that waits for a provider longer than the alias allows.
 
-    Between `resume()` and `pause()` the provider is waited for. A cancellation that was ours is told by `expired()`,
-    which takes it back.
+    It spans all tries of one model, from the first `begin()` on. Between `resume()` and `pause()` the provider is
+    waited for. A cancellation that was ours is told by `expired()`, which takes it back. `on_heard` is called once,
+    with the first sign of an answer.
     """
 
-    def __init__(self, bounds: ModelAlias) -> None:
+    def __init__(self, bounds: ModelAlias, *, on_heard: Callable[[], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._between = bounds.between_tokens_timeout
         self._total = bounds.total_timeout
         #: The bound that runs now: first the one for the first token, over all tries, then the one between two.
         self._limit = bounds.first_token_timeout
+        self._on_heard = on_heard
         self._began = False
-        self._heard = self._now()
+        #: Text was handed on.
+        self.spoke = False
+        self._heard = 0.0
         self._since: float | None = None
         self._waited = 0.0
         self._task: asyncio.Task[object] | None = None
@@ -37,11 +40,8 @@ class Watchdog:
         self._fired = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Self:
-        self._arm(min(self._limit, self._total))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
+        """No more tries."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -49,6 +49,12 @@ class Watchdog:
     def waiting(self) -> bool:
         """The provider is waited for: what is raised now is its doing."""
         return self._since is not None
+
+    def begin(self) -> None:
+        """The provider is about to be asked; again, if this is not the first try."""
+        if self._timer is None:
+            self._heard = self._now()
+            self._arm(min(self._limit, self._total))
 
     def resume(self) -> None:
         self._since = now = self._now()
@@ -64,11 +70,12 @@ class Watchdog:
         if self._since is not None:
             self._waited += self._now() - self._since
             self._since = None
+        self.spoke = True
         if not self._began:
             self.heard()
 
     def rest(self) -> None:
-        """Between two tries no one is waited for."""
+        """This try is over: no one is waited for."""
         if self._since is not None:
             self._waited += self._now() - self._since
             self._since = None
@@ -80,6 +87,8 @@ class Watchdog:
             self._began = True
             self._limit = self._between
             self._arm(min(self._limit, self._left_in_all()))
+            if self._on_heard is not None:
+                self._on_heard()
 
     def shorten(self, limit: float) -> None:
         """Wait only so long from now on: what is still to come is dispensable."""

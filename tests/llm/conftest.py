@@ -1,25 +1,35 @@
 """A scripted provider over real HTTP, and aliases that point to it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from langchain_core.messages import HumanMessage
 from pytest_django import Settings
 
-from llm import aliases
+from llm import aliases, health
 from llm.events import Event, ModelFinished, ModelStarted, Text
-from llm.model_call import stream_model
+from llm.router import stream_route
+from llm.state import RunContext
 from tests.support.scripted_provider import ScriptedProvider
+
+NOBODY = UUID(int=0)
 
 
 @pytest_asyncio.fixture(scope="session", autouse=True)
 async def _connections_are_closed() -> AsyncIterator[None]:
     yield
     await aliases.close()
+
+
+@pytest.fixture(autouse=True)
+def _models_are_well() -> None:
+    """No breaker is open because of the test before."""
+    health.forget()
 
 
 @pytest.fixture
@@ -79,10 +89,15 @@ class Outcome:
         return next(event for event in self.events if isinstance(event, ModelFinished))
 
 
+def stream(content: str, alias: str = "") -> AsyncGenerator[Event, None]:
+    """The events of asking an alias or a route, as the workspace of nobody."""
+    return stream_route(alias, [HumanMessage(content)], run=RunContext.unlogged(NOBODY))
+
+
 async def outcome_of(content: str, alias: str = "") -> Outcome:
     outcome = Outcome()
     try:
-        async with aclosing(stream_model(alias, [HumanMessage(content)])) as events:
+        async with aclosing(stream(content, alias)) as events:
             async for event in events:
                 outcome.events.append(event)
     except Exception as error:  # noqa: BLE001  the outcome is what is tested

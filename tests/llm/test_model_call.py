@@ -13,8 +13,9 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from kernel.errors import Misconfigured, Unavailable
 from llm import errors
 from llm.events import ModelFailed, ModelFinished, ModelStarted, Text
-from llm.model_call import stream_model
-from tests.llm.conftest import Ask, Configure
+from llm.router import stream_route
+from llm.state import RunContext
+from tests.llm.conftest import NOBODY, Ask, Configure, stream
 from tests.support import scripted_provider as act
 from tests.support.scripted_provider import Gate, ScriptedProvider, until
 
@@ -36,7 +37,7 @@ class TestAnAnswer:
 
     async def test_roles_go_out_and_are_logged_as_the_provider_names_them(self, provider: ScriptedProvider) -> None:
         messages = [SystemMessage("be brief"), HumanMessage("hi")]
-        async with aclosing(stream_model("", messages)) as events:
+        async with aclosing(stream_route("", messages, run=RunContext.unlogged(NOBODY))) as events:
             started = await anext(events)
             async for _ in events:
                 pass
@@ -175,7 +176,7 @@ class TestRetries:
     async def test_a_failing_server_is_asked_again(
         self, ask: Ask, provider: ScriptedProvider, scripted_alias: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("llm.model_call.BACKOFF", 0.01)
+        monkeypatch.setattr("llm.retries.BACKOFF", 0.01)
         scripted_alias(MAX_RETRIES=2)
         marker = provider.script_tries(
             "flaky", [act.status(503)], [act.begin(), act.cut()], [act.text("at last"), act.ok()]
@@ -187,7 +188,7 @@ class TestRetries:
     async def test_tries_are_bounded(
         self, ask: Ask, provider: ScriptedProvider, scripted_alias: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("llm.model_call.BACKOFF", 0.01)
+        monkeypatch.setattr("llm.retries.BACKOFF", 0.01)
         scripted_alias(MAX_RETRIES=1)
 
         outcome = await ask(provider.script("down", act.status(500)))
@@ -308,7 +309,7 @@ class TestSilence:
         marker = provider.script("brisk", act.text("one ", "two"), act.ok())
         texts = []
 
-        async with aclosing(stream_model("", [HumanMessage(marker)])) as events:
+        async with aclosing(stream(marker)) as events:
             async for event in events:
                 await asyncio.sleep(0.3)
                 if isinstance(event, Text):
@@ -333,7 +334,7 @@ class TestSilence:
         scripted_alias(BETWEEN_TOKENS_TIMEOUT=0.2)
         marker = provider.script("handed-over", act.text("one "), act.hang())
 
-        async with aclosing(stream_model("", [HumanMessage(marker)])) as events:
+        async with aclosing(stream(marker)) as events:
             assert isinstance(await asyncio.wait_for(anext(events), 5), ModelStarted)
             assert await asyncio.wait_for(anext(events), 5) == Text("one ")
             assert await asyncio.wait_for(anext(events), 5) == ModelFailed("provider_timeout")
@@ -460,7 +461,7 @@ class TestStopping:
     async def test_closing_the_generator_closes_the_connection(self, provider: ScriptedProvider) -> None:
         gate = Gate()
         marker = provider.script("stop", act.text("one "), act.wait(gate))
-        events = stream_model("", [HumanMessage(marker)])
+        events = stream(marker)
         await anext(events)
         assert await anext(events) == Text("one ")
 
@@ -491,7 +492,7 @@ class TestStopping:
 
     async def test_an_error_of_the_consumer_is_not_the_providers(self, provider: ScriptedProvider) -> None:
         marker = provider.script("mine", act.text("one "), act.hang())
-        events = stream_model("", [HumanMessage(marker)])
+        events = stream(marker)
         await anext(events)
         await anext(events)
 
@@ -547,7 +548,7 @@ class TestOtherModels:
 
     async def test_an_unknown_alias_names_the_known_ones(self) -> None:
         with pytest.raises(Misconfigured, match="default"):
-            await anext(stream_model("typo", [HumanMessage("hello")]))
+            await anext(stream("hello", "typo"))
 
     async def test_an_option_with_a_typo_is_named(self, ask: Ask, scripted_alias: Callable[..., None]) -> None:
         scripted_alias(options={"temprature": 1})

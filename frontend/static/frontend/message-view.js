@@ -20,6 +20,7 @@ const FAILURES = {
   provider_refused: "The model refused to answer this.",
   provider_rate_limited: "The model is busy. Ask again in a moment.",
   provider_unavailable: "The model can't be reached.",
+  busy: "Too many wait for the model. Ask again in a moment.",
   provider_timeout: "The model took too long.",
   provider_truncated: "The model's answer broke off.",
   provider_bad_response: "The model sent something unreadable.",

@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import override_settings
@@ -10,8 +11,9 @@ from langchain_core.messages import HumanMessage
 
 from llm import registry
 from llm.events import Text
-from llm.model_call import stream_model
 from llm.providers.fake import FakeChatModel
+from llm.router import stream_route
+from llm.state import RunContext
 from tests.conftest import Person
 
 
@@ -46,5 +48,6 @@ async def check(names: dict[str, Any]) -> None:
 async def answer_of(provider: str) -> str:
     chain = {"LLM": {"MODELS": {"default": {"PROVIDER": provider, "MODEL": "m", "OPTIONS": {"temperature": 0}}}}}
     with override_settings(DJANGO_CHAIN=chain):
-        events = [event async for event in stream_model("", [HumanMessage("hello")])]
+        asked = stream_route("", [HumanMessage("hello")], run=RunContext.unlogged(uuid4()))
+        events = [event async for event in asked]
     return "".join(event.text for event in events if isinstance(event, Text))
