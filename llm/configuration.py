@@ -156,7 +156,7 @@ def at(workspace_id: UUID, generation: int) -> Configuration:
     known = _configurations.get(workspace_id)
     if known is not None and known.generation >= generation:
         return known
-    return _configurations.put(workspace_id, _load(workspace_id))
+    return _configurations.put(workspace_id, load(workspace_id))
 
 
 async def current(workspace_id: UUID) -> Configuration:
@@ -180,14 +180,15 @@ def forget(*, setting: str, **_: object) -> None:
         _configurations.clear()
 
 
-def _load(workspace_id: UUID) -> Configuration:
+def load(workspace_id: UUID) -> Configuration:
+    """The configuration as this transaction sees it, past the cache (database work: four queries)."""
     # The number first: a change meanwhile leaves us with newer content under an older number, which is loaded again.
     generation = generations.of(workspace_id)
     own: dict[str, StoredModel] = {}
     shared: dict[str, StoredModel] = {}
     rows = ModelConfig.objects.filter(workspace=None, is_active=True)
     for row in rows.union(ModelConfig.objects.filter(workspace_id=workspace_id, is_active=True), all=True):
-        (shared if row.workspace_id is None else own)[row.alias] = _stored(row)
+        (shared if row.workspace_id is None else own)[row.alias] = stored(row)
     return Configuration(
         workspace_id=workspace_id,
         generation=generation,
@@ -202,7 +203,8 @@ def _load(workspace_id: UUID) -> Configuration:
     )
 
 
-def _stored(row: ModelConfig) -> StoredModel:
+def stored(row: ModelConfig) -> StoredModel:
+    """The part of a row that runs use."""
     return StoredModel(
         id=row.id,
         alias=row.alias,

@@ -78,7 +78,8 @@ class Effective:
     def has_key(self) -> bool:
         """Whether a row or the options hold one; a provider may still find one in the environment."""
         options: Mapping[str, Any] = {} if self.bounds is None else self.bounds.options
-        return self.key is not None or any(options.get(name) for name in options if "key" in name or "token" in name)
+        secrets = [name for name in options if name not in PUBLIC_OPTIONS and ("key" in name or "token" in name)]
+        return self.key is not None or any(options[name] for name in secrets)
 
 
 def find(name: str = "", configuration: Configuration | None = None) -> Effective:

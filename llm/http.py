@@ -1,17 +1,24 @@
-"""The HTTP clients that adapters share: one connection pool an event loop, one TLS context a process.
+"""The HTTP connections that adapters share: one pool an event loop, one TLS context a process.
 
 A pool belongs to the loop that opened its connections; used from another it fails with "Event loop is closed".
 """
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from functools import cache
+from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx2
-from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
+
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closable)
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Callable[[], Closable], Closable]] = WeakKeyDictionary()
 
 
 @cache
@@ -20,28 +27,39 @@ def tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def async_client() -> httpx2.AsyncClient:
-    """This event loop's client; outside of a loop (warming up) one of its own that is never opened.
-
-    It follows no redirect: a provider's answer must not send the key elsewhere.
-    """
+def shared(make: Callable[[], C]) -> C:
+    """This event loop's one `make()`; outside of a loop (warming up) one that is never opened."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return DefaultAsyncHttpxClient(verify=tls(), follow_redirects=False)
-    if loop not in _clients:
-        _clients[loop] = DefaultAsyncHttpxClient(verify=tls(), follow_redirects=False)
-    return _clients[loop]
+        return make()
+    known = _shared.setdefault(loop, {})
+    if make not in known:
+        known[make] = make()
+    return known[make]  # type: ignore[return-value]  # a key's value is what the key makes
+
+
+def async_client() -> httpx2.AsyncClient:
+    """The client for OpenAI's SDK. It follows no redirect: a provider's answer must not send the key elsewhere."""
+    return shared(_async_client)
+
+
+def _async_client() -> httpx2.AsyncClient:
+    # The adapters of other providers share pools here too, and need no OpenAI.
+    from openai import DefaultAsyncHttpxClient  # noqa: PLC0415
+
+    return DefaultAsyncHttpxClient(verify=tls(), follow_redirects=False)
 
 
 @cache
 def sync_client() -> httpx2.Client:
     """For LangChain's synchronous methods, which the server never calls but the SDK wants to have."""
+    from openai import DefaultHttpxClient  # noqa: PLC0415  as above
+
     return DefaultHttpxClient(verify=tls(), follow_redirects=False)
 
 
 async def close() -> None:
     """Close this event loop's connections."""
-    client = _clients.pop(asyncio.get_running_loop(), None)
-    if client is not None:
-        await client.aclose()
+    for pool in _shared.pop(asyncio.get_running_loop(), {}).values():
+        await pool.aclose()

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from kernel.conf import ModelAlias
 from kernel.errors import Misconfigured
 from llm.errors import ProviderError
@@ -57,6 +59,18 @@ class ChatProvider:
 
     def __call__(self, config: dict[str, Any]) -> "BaseChatModel":
         return self.build(config)  # type: ignore[arg-type]  # llm.aliases always passes a ProviderConfig
+
+
+def wrong_value(error: ValueError, config: ProviderConfig) -> Misconfigured | None:
+    """What to say of a value that pydantic refuses, without the value; None: it's something else."""
+    faults = error.errors(include_input=False, include_url=False) if isinstance(error, ValidationError) else []
+    named = [fault for fault in faults if fault["loc"] and fault["type"] != "value_error"]
+    if not named:
+        return None
+    return Misconfigured(
+        f"The LLM provider of model {config.bounds.model!r} can't use its option {named[0]['loc'][0]!r}:"
+        f" {named[0]['msg']}."
+    )
 
 
 def check_options(config: ProviderConfig, model_class: "type[BaseModel]") -> None:

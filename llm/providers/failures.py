@@ -25,7 +25,7 @@ _BY_CLASS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
     (OSError, errors.ProviderUnavailable),
 )
 #: Longer advice than this is a provider's mistake, not a time to wait.
-_LONGEST_RETRY_AFTER = 3600.0
+LONGEST_RETRY_AFTER = 3600.0
 _DEFAULT_RETRY_AFTER = 2.0
 
 
@@ -63,7 +63,7 @@ def advised_delay(error: Exception) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except ValueError:
             return None
-    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
+    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
 
 
 def _status(error: Exception) -> int:

@@ -9,7 +9,7 @@ from langchain_openai import ChatOpenAI
 from kernel.errors import Misconfigured
 from llm import http
 from llm.errors import ProviderError, ProviderMisconfigured, ProviderRateLimited, ProviderUnavailable
-from llm.providers.base import ChatProvider, ProviderConfig, check_options
+from llm.providers.base import ChatProvider, ProviderConfig, check_options, wrong_value
 
 
 def build(config: ProviderConfig) -> ChatOpenAI:
@@ -26,8 +26,9 @@ def build(config: ProviderConfig) -> ChatOpenAI:
     ours = {"max_retries": 0, "stream_chunk_timeout": None}
     try:
         return ChatOpenAI(**{**defaults, **config, **ours})
-    except openai.OpenAIError as error:
-        raise Misconfigured(
+    except (openai.OpenAIError, ValueError) as error:
+        known = wrong_value(error, config) if isinstance(error, ValueError) else None
+        raise known or Misconfigured(
             f"The model {config['model']!r} of provider 'openai' can't be set up: give it the option 'api_key' or set"
             " OPENAI_API_KEY (any text will do for a local server)."
         ) from error

@@ -93,7 +93,7 @@ async def test_optional_providers_are_built_from_their_options(
 
     assert chat.temperature == 0.1
     if bound:
-        assert getattr(chat, bound) == 35
+        assert getattr(chat, bound) == 300
 
 
 @pytest.mark.parametrize("provider", ["openai", "google", "huggingface", "fake"])

@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server: every way in which a provider can fail, at the moment a test chooses.
+"""A scripted provider over HTTP: every way in which a provider can fail, at the moment a test chooses.
 
     with ScriptedProvider() as provider:
         gate = Gate()
@@ -7,6 +7,7 @@
         exchange = provider.wait_for("slow")
         exchange.disconnected.wait(1)
 
+It speaks OpenAI's protocol, or another `Dialect` (tests/support/scripted_google.py).
 It runs in a thread with an event loop of its own, so that a blocked test loop can't hold it up, and a test of either
 kind can use it. What it notices (`Exchange`, `Gate`) are threading events; an async test awaits them with `until`.
 Alone: `python -m tests.support.scripted_provider --port 8081`.
@@ -21,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 _MARKER = re.compile(r"\[\[([\w-]+)\]\]")
 _REASONS = {200: "OK", 307: "Temporary Redirect", 401: "Unauthorized", 429: "Too Many Requests"}
@@ -80,9 +81,10 @@ class _Cut(Exception):
 class Reply:
     """What a script acts on: the response, as it is being sent."""
 
-    def __init__(self, writer: asyncio.StreamWriter, exchange: Exchange) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, exchange: Exchange, dialect: "Dialect") -> None:
         self._writer = writer
         self.exchange = exchange
+        self.dialect = dialect
         self._begun = False
 
     async def begin(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
@@ -104,11 +106,68 @@ class Reply:
         await self.raw(f"data: {json.dumps(payload)}\n\n".encode())
 
     async def token(self, piece: str) -> None:
-        await self.event(_chunk({"content": piece}))
+        await self.event(self.dialect.token(piece))
         self.exchange.tokens_sent += 1
 
     async def end(self) -> None:
         await self.raw(b"")
+
+
+class Dialect(Protocol):
+    """How a provider's protocol says what scripts say; events are JSON."""
+
+    #: What follows host and port in the base URL.
+    path: str
+    #: The last event of a stream.
+    done: bytes
+
+    def serves(self, path: str) -> bool: ...
+    def asked(self, body: dict[str, Any]) -> str:
+        """The text of the last user message."""
+
+    def role(self) -> object: ...
+    def token(self, piece: str) -> object: ...
+    def tool(self, name: str, args: dict[str, Any]) -> object: ...
+    def finish(self, reason: str) -> object: ...
+    def usage(self, body: dict[str, Any], *, prompt: int, completion: int, cached: int) -> object | None: ...
+    def error(self, code: int, message: str) -> object: ...
+
+
+class OpenAi:
+    """OpenAI's chat completions, which most servers speak."""
+
+    path = "/v1"
+    done = b"data: [DONE]\n\n"
+
+    def serves(self, path: str) -> bool:
+        return path.endswith("/chat/completions")
+
+    def asked(self, body: dict[str, Any]) -> str:
+        return str(next((m["content"] for m in reversed(body["messages"]) if m["role"] == "user"), ""))
+
+    def role(self) -> object:
+        return _chunk({"role": "assistant", "content": ""})
+
+    def token(self, piece: str) -> object:
+        return _chunk({"content": piece})
+
+    def tool(self, name: str, args: dict[str, Any]) -> object:
+        function = {"name": name, "arguments": json.dumps(args)}
+        return _chunk({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]})
+
+    def finish(self, reason: str) -> object:
+        return _chunk({}, reason)
+
+    def usage(self, body: dict[str, Any], *, prompt: int, completion: int, cached: int) -> object | None:
+        if not (body.get("stream_options") or {}).get("include_usage"):
+            return None
+        figures: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": completion}
+        if cached:
+            figures["prompt_tokens_details"] = {"cached_tokens": cached}
+        return {**_chunk({}), "choices": [], "usage": {**figures, "total_tokens": prompt + completion}}
+
+    def error(self, code: int, message: str) -> object:
+        return {"error": {"message": message, "type": "scripted", "code": None}}
 
 
 def _chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
@@ -148,13 +207,22 @@ def role() -> Action:
     """The empty chunk with which many servers begin."""
 
     async def act(reply: Reply) -> None:
-        await reply.event(_chunk({"role": "assistant", "content": ""}))
+        await reply.event(reply.dialect.role())
+
+    return act
+
+
+def tool(name: str, **args: Any) -> Action:
+    """The model asks for a tool."""
+
+    async def act(reply: Reply) -> None:
+        await reply.event(reply.dialect.tool(name, args))
 
     return act
 
 
 def delta(**content: Any) -> Action:
-    """A chunk with any delta, such as tool calls."""
+    """A chunk with any delta of OpenAI's protocol."""
 
     async def act(reply: Reply) -> None:
         await reply.event(_chunk(content))
@@ -195,7 +263,7 @@ def status(code: int, *, headers: dict[str, str] | None = None, body: object = N
 
     async def act(reply: Reply) -> None:
         await reply.begin(code, {"Content-Type": "application/json", **(headers or {})})
-        error = {"error": {"message": f"scripted {code} sk-secret-in-an-error", "type": "scripted", "code": None}}
+        error = reply.dialect.error(code, f"scripted {code} sk-secret-in-an-error")
         await reply.raw(json.dumps(error if body is None else body).encode())
 
     return act
@@ -223,8 +291,12 @@ def raw(*pieces: bytes) -> Action:
 
 def bytewise(piece: str) -> Action:
     """A token in plain UTF-8, sent byte by byte: every code point is cut over chunk borders."""
-    event = f"data: {json.dumps(_chunk({'content': piece}), ensure_ascii=False)}\n\n".encode()
-    return raw(*(event[i : i + 1] for i in range(len(event))))
+
+    async def act(reply: Reply) -> None:
+        event = f"data: {json.dumps(reply.dialect.token(piece), ensure_ascii=False)}\n\n".encode()
+        await raw(*(event[i : i + 1] for i in range(len(event))))(reply)
+
+    return act
 
 
 def stream_error(**error: Any) -> Action:
@@ -238,26 +310,27 @@ def stream_error(**error: Any) -> Action:
 
 def finish(reason: str = "stop") -> Action:
     async def act(reply: Reply) -> None:
-        await reply.event(_chunk({}, reason))
+        await reply.event(reply.dialect.finish(reason))
 
     return act
 
 
-def usage(prompt: int = 11, completion: int | None = None) -> Action:
+def usage(prompt: int = 11, completion: int | None = None, cached: int = 0) -> Action:
     """The usage chunk, if the client asked for one; by default it counts the tokens sent."""
 
     async def act(reply: Reply) -> None:
-        if (reply.exchange.body.get("stream_options") or {}).get("include_usage"):
-            counted = reply.exchange.tokens_sent if completion is None else completion
-            figures = {"prompt_tokens": prompt, "completion_tokens": counted, "total_tokens": prompt + counted}
-            await reply.event({**_chunk({}), "choices": [], "usage": figures})
+        counted = reply.exchange.tokens_sent if completion is None else completion
+        figures = reply.dialect.usage(reply.exchange.body, prompt=prompt, completion=counted, cached=cached)
+        if figures is not None:
+            await reply.event(figures)
 
     return act
 
 
 def done() -> Action:
     async def act(reply: Reply) -> None:
-        await reply.raw(b"data: [DONE]\n\n")
+        if reply.dialect.done:
+            await reply.raw(reply.dialect.done)
 
     return act
 
@@ -275,8 +348,9 @@ def ok(reason: str = "stop") -> Action:
 class ScriptedProvider:
     """The server. `base_url` is what a model's option of that name takes."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, dialect: Dialect | None = None) -> None:
         self._port = port
+        self._dialect = dialect or OpenAi()
         self._scripts: dict[str, list[Sequence[Action]]] = {}
         self._exchanges: list[Exchange] = []
         self._arrived = threading.Condition()
@@ -298,7 +372,7 @@ class ScriptedProvider:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self._port}{self._dialect.path}"
 
     def script(self, name: str, *actions: Action) -> str:
         """What a message with "[[name]]" is answered with. Returns that marker."""
@@ -367,20 +441,20 @@ class ScriptedProvider:
                 return
             method, path, headers = _head(ahead + await reader.readuntil(b"\r\n\r\n"))
             body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-            if method != "POST" or not path.endswith("/chat/completions"):
+            if method != "POST" or not self._dialect.serves(path):
                 await _simple(writer, path)
                 ahead = await reader.readexactly(1)
                 continue
-            asked = next((m["content"] for m in reversed(body["messages"]) if m["role"] == "user"), "")
-            marker = _MARKER.search(str(asked))
+            asked = self._dialect.asked(body)
+            marker = _MARKER.search(asked)
             exchange = Exchange(marker[1] if marker else "", body, headers, number)
-            actions = self._actions(exchange, str(asked))
+            actions = self._actions(exchange, asked)
             with self._arrived:
                 self._exchanges.append(exchange)
                 self._arrived.notify_all()
             # The client sends nothing while it reads an answer: a byte is its next request, an end is its hanging up.
             hung_up = asyncio.create_task(reader.read(1))
-            playing = asyncio.create_task(_play(actions, Reply(writer, exchange)))
+            playing = asyncio.create_task(_play(actions, Reply(writer, exchange, self._dialect)))
             try:
                 await asyncio.wait({hung_up, playing}, return_when=asyncio.FIRST_COMPLETED)
                 if not playing.done():
