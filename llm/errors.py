@@ -13,6 +13,7 @@ WorkflowInvalid                  (Invalid) the message begins with the path to t
 PromptInvalid                    (Invalid) the message names the variable or the key at fault
 WorkflowTimeout                  (Unavailable) the whole run took longer than it may
 OutputInvalid                    (Unavailable) the answer never took the form that the workflow asks for
+ToolFailed                       (Unavailable) a tool failed or took too long
 QuestionRefused, AnswerRefused   (Refused) a validator objects; the message is the validator's
 BudgetExceeded                   (Busy) `budget_exceeded`, with `retry_after` until there is room again
 PriceMissing                     (Misconfigured) a money budget meets a model without a price
@@ -81,6 +82,11 @@ class WorkflowTimeout(Unavailable):
 class OutputInvalid(Unavailable):
     code = "output_invalid"
     default_message = "The answer does not have the form that the workflow asks for; try again."
+
+
+class ToolFailed(Unavailable):
+    code = "tool_failed"
+    default_message = "A tool that the workflow calls failed; try again shortly."
 
 
 class QuestionRefused(Refused):

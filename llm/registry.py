@@ -29,6 +29,8 @@ class Registry(Generic[T]):
         self._noun = noun
         self._setting = setting
         self._entries: dict[str, _Entry[T]] = {}
+        #: Grows with each change: what was built from the entries is built anew.
+        self.revision = 0
 
     def add(self, name: str, target: T | str, *, extra: str = "") -> None:
         """Give `target` a name. `extra` is the optional dependency that it needs, as in `django-chain[extra]`.
@@ -43,6 +45,7 @@ class Registry(Generic[T]):
                 f" {_place(target)} needs another name."
             )
         self._entries[name] = _Entry(target, extra or (known.extra if known else ""))
+        self.revision += 1
 
     def register(self, name: str, *, extra: str = "") -> Callable[[F], F]:
         """`add` as a decorator."""
@@ -56,6 +59,7 @@ class Registry(Generic[T]):
     def remove(self, name: str) -> None:
         """Forget a name, so that a test can leave the registry as it was."""
         self._entries.pop(name, None)
+        self.revision += 1
 
     def names(self) -> list[str]:
         return sorted({*self._entries, *self._setting()})
@@ -118,14 +122,28 @@ tools: Registry[Factory] = Registry("tool")
 #: What runs around every run, and LangChain callback handlers; LLM["MIDDLEWARE"] and LLM["CALLBACKS"] name them.
 middleware: Registry[Callable[..., Any]] = Registry("middleware")
 callback_handlers: Registry[Factory] = Registry("callback handler")
-#: Caches of answers beside `exact`.
+#: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
 
+answer_caches.add("exact", "llm.exact_cache:ExactCache")
 llm_providers.add("openai", "llm.providers.openai:provider")
 llm_providers.add("google", "llm.providers.google:provider", extra="google")
 llm_providers.add("huggingface", "llm.providers.huggingface:provider", extra="huggingface")
 llm_providers.add("fake", "llm.providers.fake:provider")
 parsers.add("str", "llm.parsers:StrParser")
+parsers.add("json", "llm.parsers:JsonParser")
+parsers.add("pydantic", "llm.parsers:SchemaParser")
+parsers.add("list", "llm.parsers:ListParser")
+parsers.add("regex", "llm.parsers:RegexParser")
+for _name in ("join", "pick", "first", "length", "to_json", "from_json", "template"):
+    transforms.add(_name, f"llm.transforms:{_name}")
 workflow_steps.add("prompt", "llm.steps.prompt:PromptStep")
 workflow_steps.add("llm", "llm.steps.llm:LlmStep")
 workflow_steps.add("parser", "llm.steps.parser:ParserStep")
+workflow_steps.add("branch", "llm.steps.branch:BranchStep")
+workflow_steps.add("parallel", "llm.steps.parallel:ParallelStep")
+workflow_steps.add("map", "llm.steps.map:MapStep")
+workflow_steps.add("transform", "llm.steps.transform:TransformStep")
+workflow_steps.add("tool", "llm.steps.tool:ToolStep")
+workflow_steps.add("agent", "llm.steps.agent:AgentStep")
+workflow_steps.add("workflow", "llm.steps.workflow:WorkflowStep")

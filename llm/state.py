@@ -13,6 +13,8 @@ from llm.journal import Journal, Unwritten
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+    from llm.answer_cache import Fresh
+
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInput:
@@ -38,11 +40,15 @@ class RunContext:
     workflow: WorkflowVersion | None = None
     #: The workflow's `cache` option: `{"kind", "ttl", …}`; None: every call is made.
     cache: dict[str, Any] | None = None
+    #: Answers that `cache` keeps when the run has ended well.
+    fresh: "list[Fresh]" = field(default_factory=list)
     #: The first call's number: an earlier attempt at the same run may have used some.
     first_call: int = 0
     calls: int = 0
     #: One entry a finished step, for the log: `{"path", "type", "state", "ms"}`.
     trace: list[dict[str, Any]] = field(default_factory=list)
+    #: Some text of this run has been shown.
+    shown: bool = False
 
     @classmethod
     def unlogged(cls, workspace_id: UUID) -> Self:
@@ -55,6 +61,15 @@ class RunContext:
             raise TooLarge(f"A run may call models {config().llm.max_calls_per_run} times.", code="too_many_calls")
         self.calls += 1
         return self.first_call + self.calls - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call as a step made it: the alias, the messages, the call's own options."""
+
+    model: str
+    messages: "list[BaseMessage]"
+    options: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -77,6 +92,13 @@ class WorkflowState:
     output: Any = None
     #: Values for prompts, conditions and transforms, by name; a step's `output` option names where it writes.
     variables: dict[str, Any] = field(default_factory=dict)
+    #: The step that runs, as in "steps[2]", and whether people see its text while it comes.
+    path: str = "steps"
+    shows: bool = True
+    #: The last call of a model; a parser may have it repeated.
+    asked: Asked | None = None
+    #: The workflows around this one, the outermost first.
+    within: tuple[str, ...] = ()
 
     @classmethod
     def begin(cls, inputs: WorkflowInput, run: RunContext) -> Self:

@@ -1,11 +1,15 @@
 """What a workflow step is: validated options and a `run`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from llm.events import Event
 from llm.state import WorkflowState
+
+#: A name that a step writes its value to; prompts, conditions and arguments read it.
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
 
 class Step(BaseModel):
@@ -13,8 +17,42 @@ class Step(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    #: It takes time: people are told when it starts, not only when it has ended.
+    slow: ClassVar[bool] = False
+    #: The steps that it holds run beside others: nobody sees their text while it comes.
+    aside: ClassVar[bool] = False
+
     type: str
 
     def run(self, state: WorkflowState) -> AsyncIterator[Event]:
         """Do the step: read and write `state`, yield what people should see. An async generator."""
         raise NotImplementedError
+
+    def inner(self) -> Mapping[str, Sequence["Step"]]:
+        """The lists of steps that it holds, by the path to them behind the step's own (".branches.a")."""
+        return {}
+
+    def models(self) -> Iterator[tuple[str, str]]:
+        """The models that it calls: the path to the option behind the step's own (".model"), and the alias."""
+        return iter(())
+
+    @property
+    def speaks(self) -> bool:
+        """Its text may be the run's answer."""
+        return not self.aside and any(step.speaks for steps in self.inner().values() for step in steps)
+
+    @property
+    def holds_back(self) -> bool:
+        """It may have the text before it said anew, so that nobody may see that yet."""
+        return not self.aside and any(step.holds_back for steps in self.inner().values() for step in steps)
+
+
+class HoldingStep(Step):
+    """A step that holds steps: write `list["AnyStep"]` in its fields, and say in `inner` where they are.
+
+    What `AnyStep` is, llm.grammar says: every step that is registered, also those of later registrations.
+    """
+
+
+if TYPE_CHECKING:
+    AnyStep: TypeAlias = Step

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 async def recalled(talk: Conversation, **options) -> list[str]:
     inputs = WorkflowInput(talk.workspace_id, None, talk.session_id, "next?", before_order=talk.next_order)
     state = WorkflowState.begin(inputs, RunContext.unlogged(talk.workspace_id))
-    (step,) = compile_workflow([{"type": "memory", **options}])
+    (step,) = compile_workflow([{"type": "memory", **options}]).steps
     assert [event async for event in step.run(state)] == []
     return [message.text for message in state.history]
 
@@ -55,7 +55,7 @@ async def test_a_run_without_a_conversation_has_no_history(talk):
     state = WorkflowState.begin(
         WorkflowInput(talk.workspace_id, None, None, "?"), RunContext.unlogged(talk.workspace_id)
     )
-    (step,) = compile_workflow([{"type": "memory"}])
+    (step,) = compile_workflow([{"type": "memory"}]).steps
     assert [event async for event in step.run(state)] == []
     assert state.history == []
 

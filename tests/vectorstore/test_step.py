@@ -26,7 +26,7 @@ async def samples(workspace_id: UUID) -> UUID:
 
 async def retrieved(workspace_id: UUID, question: str, **options):
     state = WorkflowState.begin(WorkflowInput(workspace_id, None, None, question), RunContext.unlogged(workspace_id))
-    (step,) = compile_workflow([{"type": "retrieve", **options}])
+    (step,) = compile_workflow([{"type": "retrieve", **options}]).steps
     return state, [event async for event in step.run(state)]
 
 

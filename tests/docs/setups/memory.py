@@ -22,6 +22,6 @@ async def check(names: dict[str, Any]) -> None:
     talk = names["talk"]
     inputs = WorkflowInput(talk.workspace_id, None, talk.session_id, "next?", before_order=talk.next_order)
     state = WorkflowState.begin(inputs, RunContext.unlogged(inputs.workspace_id))
-    (step,) = compile_workflow([{"type": "memory", "kind": "only_questions", "options": {"limit": 3}}])
+    (step,) = compile_workflow([{"type": "memory", "kind": "only_questions", "options": {"limit": 3}}]).steps
     assert [event async for event in step.run(state)] == []
     assert [message.text for message in state.history] == ["q1", "q2", "q3"]

@@ -1,0 +1,48 @@
+"""The `branch` step: go on with the first list of steps whose condition holds."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from llm.conditions import Condition
+from llm.events import Event
+from llm.running import run_steps
+from llm.state import WorkflowState
+from llm.steps.base import HoldingStep, Step
+
+if TYPE_CHECKING:
+    from llm.steps.base import AnyStep
+
+
+class Case(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    when: Condition
+    steps: list["AnyStep"] = Field(max_length=50)
+
+
+class BranchStep(HoldingStep):
+    """The first of `cases` that holds, else `default`. The steps work on the run's own state."""
+
+    type: Literal["branch"] = "branch"
+    cases: list[Case] = Field(min_length=1, max_length=20)
+    default: list["AnyStep"] = Field(default_factory=list, max_length=50)
+
+    @override
+    def inner(self) -> Mapping[str, Sequence[Step]]:
+        cases = {f".cases[{index}].steps": case.steps for index, case in enumerate(self.cases)}
+        return {**cases, ".default": self.default}
+
+    @override
+    async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
+        place, steps = ".default", self.default
+        for index, case in enumerate(self.cases):
+            if case.when.holds(state):
+                place, steps = f".cases[{index}].steps", case.steps
+                break
+        async with aclosing(run_steps(steps, state, path=f"{state.path}{place}", shows=state.shows)) as events:
+            async for event in events:
+                yield event
