@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,11 @@ _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Callable[[], Closable
 def tls() -> ssl.SSLContext:
     """Building it reads the CA bundle: 60 ms, which would stall a loop for each new client."""
     return httpx2.create_ssl_context()
+
+
+def no_cookies() -> CookieJar:
+    """A jar that stays empty: a provider's cookies for one workspace are not sent with the requests of another."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def shared(make: Callable[[], C]) -> C:
@@ -48,7 +54,7 @@ def _async_client() -> httpx2.AsyncClient:
     # The adapters of other providers share pools here too, and need no OpenAI.
     from openai import DefaultAsyncHttpxClient  # noqa: PLC0415
 
-    return DefaultAsyncHttpxClient(verify=tls(), follow_redirects=False)
+    return DefaultAsyncHttpxClient(verify=tls(), follow_redirects=False, cookies=no_cookies())
 
 
 @cache
@@ -56,7 +62,7 @@ def sync_client() -> httpx2.Client:
     """For LangChain's synchronous methods, which the server never calls but the SDK wants to have."""
     from openai import DefaultHttpxClient  # noqa: PLC0415  as above
 
-    return DefaultHttpxClient(verify=tls(), follow_redirects=False)
+    return DefaultHttpxClient(verify=tls(), follow_redirects=False, cookies=no_cookies())
 
 
 async def close() -> None:

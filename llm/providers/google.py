@@ -5,26 +5,48 @@ the whole answer, and a failed connection is tried again after up to ten seconds
 """
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.genai.errors import APIError
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_google_genai import ChatGoogleGenerativeAI
+from typing_extensions import override
 
 from kernel.errors import Misconfigured
+from llm import http
 from llm.errors import ProviderError, ProviderMisconfigured
 from llm.providers import failures, transport
 from llm.providers.base import ChatProvider, ProviderConfig, check_options, wrong_value
+
+
+class _Chat(ChatGoogleGenerativeAI):
+    """The SDK's answer is part of a reference cycle: left alone, a stopped one goes on until the next collection."""
+
+    @override
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        responses = transport.note_responses()
+        try:
+            async for chunk in super()._astream(*args, **kwargs):
+                yield chunk
+        finally:
+            for response in responses:
+                await response.aclose()
 
 
 def build(config: ProviderConfig) -> ChatGoogleGenerativeAI:
     check_options(config, ChatGoogleGenerativeAI)
     # The SDK tells the server of it, as the time that the whole answer may take.
     defaults = {"timeout": config.bounds.total_timeout}
-    network = {"transport": transport.BoundedTransport(transport.bounds_of(config)), "follow_redirects": False}
+    bounded = transport.BoundedTransport(transport.bounds_of(config))
+    # Proxies of the environment are the shared client's business.
+    network = {
+        "transport": bounded, "follow_redirects": False, "trust_env": False, "cookies": http.no_cookies(),
+    }  # fmt: skip
     # For Google's SDK 1 means "no retry" and 0 means five; retries are ours.
     ours = {"max_retries": 1, "client_args": {**network, **config.get("client_args", {})}}
     try:
-        return ChatGoogleGenerativeAI(**{**defaults, **config, **ours})
+        return _Chat(**{**defaults, **config, **ours})
     except ValueError as error:
         raise wrong_value(error, config) or Misconfigured(
             f"The model {config['model']!r} of provider 'google' can't be set up: give it the option 'api_key' or set"

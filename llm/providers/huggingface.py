@@ -24,6 +24,8 @@ from llm.providers.transport import Bounds
 #: Whose endpoints may get the token of the environment.
 _HOSTED = re.compile(r"https://([\w-]+\.)*(huggingface\.co|huggingface\.cloud|hf\.space)(:443)?(/.*)?")
 
+_DONE = "data: [DONE]"
+
 
 class _Client(AsyncInferenceClient):
     """Hugging Face's client on our connections.
@@ -44,7 +46,12 @@ class _Client(AsyncInferenceClient):
     async def _lines(self, asked: Any) -> AsyncGenerator[str, None]:
         async with http.shared(transport.client).stream("POST", **self._request(asked)) as response:
             response.raise_for_status()
-            async for line in response.aiter_lines():
+            lines = response.aiter_lines()
+            async for line in lines:
+                if line.strip() == _DONE:
+                    # The SDK reads no further; a connection that was read to its end is used again.
+                    async for _ in lines:
+                        pass
                 yield line.strip()
 
     async def _whole(self, asked: Any) -> bytes:

@@ -4,6 +4,7 @@ These SDKs take one number for all of connecting, reading and the whole; here ea
 redirects: a provider's answer must not send the key elsewhere.
 """
 
+from contextvars import ContextVar
 from functools import cache
 from typing import TypedDict
 
@@ -32,7 +33,7 @@ def bounds_of(config: ProviderConfig) -> Bounds:
 
 
 class BoundedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
-    """The shared pool, with the bounds of one alias. Closing it leaves the pool open: others use it."""
+    """The shared connections, with the bounds of one alias. Closing it leaves them open: others use them."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -40,12 +41,26 @@ class BoundedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.extensions["timeout"] = dict(self._bounds)
-        return await http.shared(_pool).handle_async_request(request)
+        response = await http.shared(client).send(request, stream=True)
+        noted = _responses.get(None)
+        if noted is not None:
+            noted.append(response)
+        return response
 
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.extensions["timeout"] = dict(self._bounds)
-        return _sync_pool().handle_request(request)
+        return _sync_client().send(request, stream=True)
+
+
+_responses: ContextVar[list[httpx.Response]] = ContextVar("responses")
+
+
+def note_responses() -> list[httpx.Response]:
+    """The responses that BoundedTransport gives from now on in this context, for a caller that must close them."""
+    noted: list[httpx.Response] = []
+    _responses.set(noted)
+    return noted
 
 
 def explain(error: Exception) -> ProviderError | None:
@@ -61,13 +76,9 @@ def explain(error: Exception) -> ProviderError | None:
 
 def client() -> httpx.AsyncClient:
     """To be shared (llm.http.shared); give each request its bounds."""
-    return httpx.AsyncClient(verify=http.tls(), limits=_LIMITS, follow_redirects=False)
-
-
-def _pool() -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(verify=http.tls(), limits=_LIMITS)
+    return httpx.AsyncClient(verify=http.tls(), limits=_LIMITS, follow_redirects=False, cookies=http.no_cookies())
 
 
 @cache
-def _sync_pool() -> httpx.HTTPTransport:
-    return httpx.HTTPTransport(verify=http.tls(), limits=_LIMITS)
+def _sync_client() -> httpx.Client:
+    return httpx.Client(verify=http.tls(), limits=_LIMITS, follow_redirects=False, cookies=http.no_cookies())

@@ -36,7 +36,7 @@ class Google:
         figures = {"promptTokenCount": prompt, "candidatesTokenCount": completion}
         if cached:
             figures["cachedContentTokenCount"] = cached
-        return {"candidates": [], "usageMetadata": {**figures, "totalTokenCount": prompt + completion}}
+        return {**_chunk({"text": ""}), "usageMetadata": {**figures, "totalTokenCount": prompt + completion}}
 
     def error(self, code: int, message: str) -> object:
         return {"error": {"code": code, "message": message, "status": _STATES.get(code, "INTERNAL")}}
