@@ -25,6 +25,7 @@ from kernel.errors import (
     TooLarge,
     Unavailable,
 )
+from llm.rest import caches, log, money, prompts
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,10 @@ class TokenAuth(HttpBearer):
 
 api = NinjaAPI(title="Django Chain", version=__version__, auth=[TokenAuth(), CookieAuth()], urls_namespace="api")
 api.add_router("", router)
+api.add_router("", caches.router)
+api.add_router("", prompts.router)
+api.add_router("", log.router)
+api.add_router("", money.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:

@@ -32,6 +32,10 @@ app.conf.update(
             "schedule": crontab(hour="3", minute="17"),
         },
         "prune-cached-answers": {"task": "llm.tasks.prune_cached_answers", "schedule": crontab(minute="*/10")},
+        "prune-budget-counters": {
+            "task": "llm.tasks.prune_budget_counters",
+            "schedule": crontab(minute="41"),
+        },
         "prune-semantic-answers": {
             "task": "vectorstore.tasks.prune_semantic_answers",
             "schedule": crontab(minute="5-59/10"),

@@ -151,10 +151,10 @@ def _amount(bound: "Bound", call: "Call", most: tuple[int, int]) -> Decimal:
             f"The model {call.model!r} of {call.provider!r} has no price, so a money budget can't be kept:"
             " the operator must set one (docs/cost.md)."
         )
-    return _most_money(call.price, *most)
+    return most_money(call.price, *most)
 
 
-def _most_money(price: "Price", input_tokens: int, output_tokens: int) -> Decimal:
+def most_money(price: "Price", input_tokens: int, output_tokens: int) -> Decimal:
     spent = input_tokens * max(price.input, price.cached_input) + output_tokens * price.output
     return (spent / _MILLION).quantize(_BILLIONTH, rounding=ROUND_UP)
 

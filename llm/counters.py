@@ -1,25 +1,27 @@
 """How budgets are counted in PostgreSQL: what is used, what is held back, and who holds it.
 
-Every function is part of its caller's transaction, and takes the workspace's row first: whoever counts in a workspace
+Every count is part of its caller's transaction, and takes the workspace's row first: whoever counts in a workspace
 does it alone, so a count can't be overshot and no two transactions can wait for each other's counters. Windows are
 those of the database's clock, in UTC.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from accounts.models import Workspace
 from kernel.ids import new_id
-from llm.models import BudgetKind
+from llm.models import BudgetCounter, BudgetKind, Reservation
 
 #: The window of what is counted as long as it lasts.
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+_BATCH = 1000
 _UNITS = {BudgetKind.MESSAGES: "minute", BudgetKind.TOKENS: "day", BudgetKind.MONEY: "month"}
 
 
@@ -128,6 +130,23 @@ def settle(
     parameters: list[Any] = [value for one in spent for value in (one.call, Decimal(one.tokens), one.cost)]
     parameters += [run_id, [one.call for one in spent], rest.startswith("count"), f"{BudgetKind.TOKENS}%"]
     _execute(_SETTLE.format(spent=", ".join(values), scope=scope[rest]), parameters)
+
+
+def prune() -> int:
+    """Forget windows that are over, and give back what no run can hold any more; how many counters went.
+
+    A run outlives its process by seconds; what it held is given back with its end. A day later there is only what was
+    lost with a session that was deleted while its process died.
+    """
+    day, months = timedelta(days=1), timedelta(days=62)
+    forgotten = Reservation.objects.filter(created_at__lt=Now() - day).order_by()
+    for workspace_id, run_id in list(forgotten.values_list("workspace_id", "run_id").distinct()[:_BATCH]):
+        with transaction.atomic():
+            settle(workspace_id, run_id, (), rest="count")
+    rows = BudgetCounter.objects.filter(window__gt=ALWAYS)
+    over = rows.filter(window__lt=Now() - day, key__startswith=BudgetKind.MESSAGES)
+    older = rows.filter(window__lt=Now() - months, reserved=0)
+    return sum(unwanted.delete()[0] for unwanted in (over, older))
 
 
 def window_of(kind: str, now: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from llm import exact_cache
+from llm import counters, exact_cache
 from llm.models import CachedAnswer
 
 
@@ -10,3 +10,9 @@ from llm.models import CachedAnswer
 def prune_cached_answers() -> None:
     """Delete answers that have expired, and the oldest ones of a workspace that has too many."""
     exact_cache.prune(CachedAnswer)
+
+
+@shared_task
+def prune_budget_counters() -> None:
+    """Forget windows of budgets that are over."""
+    counters.prune()
