@@ -276,6 +276,7 @@ ERROR_CODES = {
     "too_many_calls": "The workflow asks models more often than it may; tell its author.",
     "prompt_invalid": "The session's prompt can't be filled in; tell its author.",
     "output_invalid": "The answer never took the form that the workflow asks for; try again.",
+    "tool_failed": "A tool that the workflow calls failed or took too long.",
     "question_refused": "A rule of this workspace refuses the message; the message says why.",
     "answer_refused": "A rule of this workspace held the answer back.",
     "budget_exceeded": "A budget of this workspace is used up; try again after `retry_after`.",

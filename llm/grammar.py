@@ -149,6 +149,10 @@ def grammar() -> Grammar:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a definition, for the steps that are registered."""
     schema = grammar().whole.json_schema(by_alias=True)
+    for kind in schema["$defs"].values():
+        if "const" in kind.get("properties", {}).get("type", {}):
+            # It has a default in Python, where the class says it.
+            kind["required"] = ["type", *kind.get("required", [])]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:django-chain:workflow:{SCHEMA_VERSION}",

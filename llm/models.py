@@ -11,6 +11,7 @@ CachedAnswer             answers that are given again
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -180,9 +181,28 @@ class Workflow(Versioned):
     CONTENT = ("description", "workflow_definition")
 
     def check_content(self) -> None:
-        from llm import workflows  # noqa: PLC0415  imports LangChain, which start-up must not
+        # The first needs these models, the other imports LangChain, which start-up must not.
+        from llm import configuration, generation, workflows  # noqa: PLC0415
 
-        workflows.compile_workflow(self.workflow_definition)
+        known = configuration.at(self.workspace_id, generation.of(self.workspace_id))
+        workflows.compile_workflow(self.workflow_definition, models=known.models)
+
+    def as_runnable(self, *, user_id: int | None = None, session_id: UUID | None = None, log: bool = True) -> Any:
+        """A LangChain Runnable: takes the question or an object with it and variables, gives the text or the value.
+
+        `user_id` and `session_id` say whose run it is; `log`: whether its calls have rows in the interaction log.
+        """
+        from llm import configuration, runnable  # noqa: PLC0415  as above
+
+        version = configuration.WorkflowVersion(
+            id=self.id, name=self.name, version=self.version, definition=self.workflow_definition
+        )
+        whose = runnable.Whose(self.workspace_id, version, user_id=user_id, session_id=session_id, log=log)
+        return runnable.WorkflowRunnable(whose)
+
+    def to_langchain_chain(self, log: bool | str = True, session_id: UUID | None = None) -> Any:
+        """Another name for `as_runnable`."""
+        return self.as_runnable(session_id=session_id, log=log not in (False, "false"))
 
 
 class PromptSplit(WorkspaceRow):

@@ -9,6 +9,11 @@ const STEPS = {
   memory: "Reading the conversation…",
   retrieve: "Searching the documents…",
   llm: "Thinking…",
+  agent: "Thinking…",
+  tool: "Using a tool…",
+  parallel: "Working on several things at once…",
+  map: "Working through a list…",
+  workflow: "Working…",
 };
 
 const ENDINGS = {
@@ -29,6 +34,7 @@ const FAILURES = {
   prompt_invalid: "The prompt is not set up correctly. Tell whoever runs this site.",
   workflow_timeout: "The answer took too long.",
   output_invalid: "The model's answer never took the right form.",
+  tool_failed: "A tool that the answer needs failed.",
   question_refused: "This message can't be answered here.",
   answer_refused: "The answer was held back by a rule.",
   budget_exceeded: "A budget is used up. Ask again later.",
@@ -121,5 +127,6 @@ function stepText(step) {
     const place = step.detail?.place;
     return place ? `Waiting: number ${place} in the queue…` : STEPS.queued;
   }
-  return STEPS[step.name] ?? "Thinking…";
+  // What has ended is not what is going on.
+  return (step.state === "started" && STEPS[step.name]) || "Thinking…";
 }
