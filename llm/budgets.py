@@ -105,7 +105,9 @@ def output_bound(configuration: "Configuration", own: int | None, *, user_id: in
 def most_tokens(call: "Call") -> tuple[int, int]:
     """The input and the output tokens that a call can't exceed: no tokeniser makes more than one token of a byte."""
     bytes_ = sum(len(_said(message).encode("utf-8", "surrogatepass")) + _PER_MESSAGE for message in call.messages)
-    return bytes_ + _PER_REQUEST, call.max_output_tokens or config().llm.reserve_output_tokens
+    answers = call.parameters.get("n")
+    said = call.max_output_tokens or config().llm.reserve_output_tokens
+    return bytes_ + call.tool_bytes + _PER_REQUEST, said * (answers if isinstance(answers, int) else 1)
 
 
 @contextmanager

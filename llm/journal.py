@@ -31,6 +31,8 @@ class Call:
     price: Price | None = None
     #: Tokens that the answer may have; None: whatever the provider allows.
     max_output_tokens: int | None = None
+    #: What the descriptions of its tools take, beside the messages.
+    tool_bytes: int = 0
     #: Its answer is given again: no provider is asked, nothing is spent.
     cached: bool = False
 

@@ -18,6 +18,7 @@ from kernel.errors import Conflict
 from llm import budgets, counters
 from llm.configuration import Price
 from llm.counters import Spent
+from llm.errors import ProviderMisconfigured, ProviderRateLimited, ProviderRefused, ProviderUnavailable
 from llm.models import CallStatus, InteractionLog
 from llm.usage import NO_USAGE, Usage
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 _GRACE = 60
 _MILLION = Decimal(1_000_000)
 _BILLIONTH = Decimal("0.000000001")
+#: Failures that came in the place of an answer: no provider counts anything for them. The log's tokens are an estimate
+#: of what was sent, their cost is 0.
+UNBILLED = frozenset({
+    ProviderMisconfigured.code, ProviderRateLimited.code, ProviderRefused.code, ProviderUnavailable.code,
+})  # fmt: skip
 #: What the columns hold.
 _MOST = Decimal("999999999.999999999")
 _MOST_TOKENS = 2**31 - 1
@@ -63,6 +69,7 @@ def open_call(run: RunRef, call: Call, closed: Sequence[Closed], configuration: 
             _row(run, call.number, closes_by=_latest_end(), **values).save(force_insert=True)
 
 
+@transaction.atomic(savepoint=False)
 def close_run(ending: Ending) -> None:
     """Write what a run's end says of its calls; part of the transaction that ends the run."""
     run = ending.run
@@ -84,6 +91,7 @@ def close_run(ending: Ending) -> None:
         counters.settle(run.workspace_id, run.run_id, [_spent(one) for one in ending.calls], rest=rest)
 
 
+@transaction.atomic(savepoint=False)
 def reopen_run(run: RunRef, *, asked: Usage = NO_USAGE) -> RunRef:
     """Another attempt: what the dead process left open is interrupted, and the attempt gets a first row of its own.
 
@@ -162,12 +170,22 @@ def _close_leftovers(run: RunRef, status: CallStatus, usage: Usage, *, text: str
 
 
 def _spent(closed: Closed) -> Spent:
-    tokens, price = closed.usage, closed.call.price
+    tokens = _billed(closed)
     return Spent(
         call=closed.call.number,
         tokens=_count(tokens.input_tokens) + _count(tokens.output_tokens),
-        cost=Decimal(0) if closed.call.cached else cost_of(tokens, closed.cached_input_tokens, price),
+        cost=_cost(closed),
     )
+
+
+def _cost(closed: Closed) -> Decimal | None:
+    if closed.call.cached:
+        return Decimal(0)
+    return cost_of(_billed(closed), closed.cached_input_tokens, closed.call.price)
+
+
+def _billed(closed: Closed) -> Usage:
+    return NO_USAGE if closed.first_token_ms is None and closed.error_category in UNBILLED else closed.usage
 
 
 def _count(tokens: int) -> int:
@@ -212,7 +230,7 @@ def _of_closed(closed: Closed, status: CallStatus) -> dict[str, Any]:
         "output_tokens": _count(usage.output_tokens),
         "cached_input_tokens": min(_count(closed.cached_input_tokens), _count(usage.input_tokens)),
         "usage_estimated": usage.estimated,
-        "cost": Decimal(0) if closed.call.cached else cost_of(usage, closed.cached_input_tokens, price),
+        "cost": _cost(closed),
         "price": _price_as_json(price),
         "first_token_ms": closed.first_token_ms,
         "latency_ms": closed.latency_ms,

@@ -7,6 +7,7 @@ never unknown, one tree of failures. Whether to ask again is llm.router's busine
 """
 
 import functools
+import json
 import operator
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -55,9 +56,10 @@ async def stream_model(
     before anything is asked). Close the generator, or cancel the task, to stop: the provider's connection is closed
     before that returns, and the stop is not a failure.
     """
-    asked = _options(model, options)
-    stream = functools.partial(_with_tools(model, tools).astream, list(messages), **asked)
-    call = _call(model, messages, run, prompt, asked)
+    asked = _options(model, options, run)
+    chat = _with_tools(model, tools)
+    stream = functools.partial(chat.astream, list(messages), **asked)
+    call = _call(model, messages, run, prompt, asked, tool_bytes=_size(chat) if tools else 0)
     await run.journal.open(call)
     answer = _Answer(watch, promised=model.provider.promises_finish_reason, tools=bool(tools))
     failure: ChainError | None = None
@@ -95,7 +97,7 @@ async def stream_model(
     yield answer.finished(call)
 
 
-def _options(model: BuiltModel, options: Mapping[str, Any] | None) -> dict[str, Any]:
+def _options(model: BuiltModel, options: Mapping[str, Any] | None, run: RunContext) -> dict[str, Any]:
     """What goes to the provider with this call, beside what the model was built with."""
     asked = {name: value for name, value in (options or {}).items() if value is not None}
     limit = model.provider.output_limit
@@ -104,6 +106,9 @@ def _options(model: BuiltModel, options: Mapping[str, Any] | None) -> dict[str, 
         asked[limit] = min(bound, wanted or model.bounds.options.get(limit) or bound)
     elif wanted is not None:
         asked[limit] = wanted
+    own = asked.get(limit, model.bounds.options.get(limit))
+    if own is None and (held := run.journal.output_bound(None)):
+        asked[limit] = held
     return asked
 
 
@@ -118,12 +123,19 @@ def _with_tools(model: BuiltModel, tools: Sequence[BaseTool]) -> Any:
         ) from error
 
 
+def _size(chat: Any) -> int:
+    """What the descriptions of the tools add to a request, in bytes."""
+    return len(json.dumps(chat.kwargs, default=repr).encode())
+
+
 def _call(
     model: BuiltModel,
     messages: Sequence[BaseMessage],
     run: RunContext,
     prompt: PromptVersion | None,
     options: Mapping[str, Any],
+    *,
+    tool_bytes: int,
 ) -> Call:
     bounds, limit = model.bounds, model.provider.output_limit
     public = {name: value for name, value in options.items() if name in PUBLIC_OPTIONS or name == limit}
@@ -137,6 +149,7 @@ def _call(
         prompt_id=None if prompt is None else prompt.id,
         price=run.configuration.price_of(bounds.provider, bounds.model),
         max_output_tokens=options.get(limit, bounds.options.get(limit)),
+        tool_bytes=tool_bytes,
     )
 
 

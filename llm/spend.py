@@ -8,6 +8,7 @@ from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDate
 
 from kernel.errors import Invalid
+from llm.ledger import UNBILLED
 from llm.models import CallStatus, InteractionLog
 
 #: A sum reads every row of its time.
@@ -26,11 +27,13 @@ GROUPS: dict[str, dict[str, Any]] = {
 _AGAIN = Q(status=CallStatus.CACHED) | Q(price__isnull=True, cost=0)
 #: A provider was asked, or may have been: what a process had written when it died doesn't always tell.
 _ASKED = (~Q(model_name="") | Q(status=CallStatus.INTERRUPTED)) & ~Q(status=CallStatus.STARTED) & ~_AGAIN
+#: Of these the tokens are what we sent, not what the provider counted.
+_COUNTED = ~Q(status=CallStatus.FAILED, first_token_ms__isnull=True, error_category__in=UNBILLED)
 _FIGURES = {
     "calls": Count("id", filter=_ASKED),
     "failed": Count("id", filter=_ASKED & Q(status=CallStatus.FAILED)),
     "cached": Count("id", filter=_AGAIN),
-    "input_tokens": Coalesce(Sum("input_tokens"), 0),
+    "input_tokens": Coalesce(Sum("input_tokens", filter=_COUNTED), 0),
     "cached_input_tokens": Coalesce(Sum("cached_input_tokens"), 0),
     "output_tokens": Coalesce(Sum("output_tokens"), 0),
     # NULL if no call of the group has a price.

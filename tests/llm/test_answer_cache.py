@@ -34,6 +34,9 @@ class Kept:
     opened: list[Call] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
 
+    def output_bound(self, own: int | None) -> int | None:
+        return own
+
     async def open(self, call: Call) -> None:
         self.opened.append(call)
 
