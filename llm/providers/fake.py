@@ -175,4 +175,4 @@ def build(config: ProviderConfig) -> FakeChatModel:
     return FakeChatModel(**config)
 
 
-provider = ChatProvider(build, promises_finish_reason=True)
+provider = ChatProvider(build, promises_finish_reason=True, needs_key=False)
