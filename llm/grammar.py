@@ -28,7 +28,7 @@ from llm.answer_cache import CacheOptions
 from llm.errors import WorkflowInvalid
 from llm.registry import Factory, workflow_steps
 from llm.state import WorkflowState
-from llm.steps.base import HoldingStep, Step
+from llm.steps.base import Step, holders, registered
 
 SCHEMA_VERSION = 1
 #: A message quotes what was given only so far.
@@ -166,11 +166,22 @@ def _build() -> Grammar:
     kinds = [_kind(name, workflow_steps.get(name)) for name in names]
     parts = tuple(Annotated[kind, WrapValidator(_explain)] for kind in kinds)
     any_step: Any = Annotated[Union[parts], Field(discriminator="type")]  # noqa: UP007  the parts are a tuple
-    for kind in kinds:
-        if issubclass(kind, HoldingStep):
-            kind.model_rebuild(force=True, _types_namespace={"AnyStep": any_step})
+    _rebuild(any_step)
     definition: Any = create_model("Workflow", __base__=WorkflowDefinition, steps=(list[any_step], ...))
     return Grammar(revision, tuple(names), TypeAdapter(definition), TypeAdapter(Union[list[any_step], definition]))  # noqa: UP007
+
+
+def _rebuild(any_step: Any) -> None:
+    """Have the models that hold steps know `any_step`. Unfinish all of them first: a finished one is taken as it is."""
+    registered.union = any_step
+    stale = list(holders)
+    for model in stale:
+        for name in ("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__"):
+            if name in vars(model):
+                delattr(model, name)
+        model.__pydantic_complete__ = False
+    for model in stale:
+        model.model_rebuild(force=True)
 
 
 def _explain(options: Any, build: ValidatorFunctionWrapHandler) -> Any:

@@ -1,9 +1,13 @@
 """What a workflow step is: validated options and a `run`."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
+from weakref import WeakSet
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.errors import PydanticUndefinedAnnotation
+from pydantic_core import CoreSchema
+from typing_extensions import override
 
 from llm.events import Event
 from llm.state import WorkflowState
@@ -47,12 +51,32 @@ class Step(BaseModel):
         return not self.aside and any(step.holds_back for steps in self.inner().values() for step in steps)
 
 
-class HoldingStep(Step):
-    """A step that holds steps: write `list["AnyStep"]` in its fields, and say in `inner` where they are.
-
-    What `AnyStep` is, llm.grammar says: every step that is registered, also those of later registrations.
-    """
+holders: WeakSet[type[BaseModel]] = WeakSet()
 
 
-if TYPE_CHECKING:
-    AnyStep: TypeAlias = Step
+class Holds(BaseModel):
+    """A model with `list[AnyStep]` among its fields; the grammar builds it anew when a step was registered."""
+
+    @classmethod
+    @override
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        holders.add(cls)
+
+
+class HoldingStep(Step, Holds):
+    """A step that holds steps: write `list[AnyStep]` in its fields, and say in `inner` where they are."""
+
+
+class _Registered:
+    """Stands for the union of all steps that are registered, which llm.grammar knows."""
+
+    union: Any = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if self.union is None:  # pydantic then leaves the model unfinished, as after a name that is not defined yet
+            raise PydanticUndefinedAnnotation("AnyStep", "no step is registered yet")
+        return handler.generate_schema(self.union)
+
+
+registered = _Registered()
+AnyStep: TypeAlias = Annotated[Step, registered]

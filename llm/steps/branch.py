@@ -2,26 +2,23 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from typing_extensions import override
 
 from llm.conditions import Condition
 from llm.events import Event
 from llm.running import run_steps
 from llm.state import WorkflowState
-from llm.steps.base import HoldingStep, Step
-
-if TYPE_CHECKING:
-    from llm.steps.base import AnyStep
+from llm.steps.base import AnyStep, HoldingStep, Holds, Step
 
 
-class Case(BaseModel):
+class Case(Holds):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     when: Condition
-    steps: list["AnyStep"] = Field(max_length=50)
+    steps: list[AnyStep] = Field(max_length=50)
 
 
 class BranchStep(HoldingStep):
@@ -29,7 +26,7 @@ class BranchStep(HoldingStep):
 
     type: Literal["branch"] = "branch"
     cases: list[Case] = Field(min_length=1, max_length=20)
-    default: list["AnyStep"] = Field(default_factory=list, max_length=50)
+    default: list[AnyStep] = Field(default_factory=list, max_length=50)
 
     @override
     def inner(self) -> Mapping[str, Sequence[Step]]:

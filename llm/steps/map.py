@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -14,11 +14,8 @@ from llm.events import Event
 from llm.merge import merge
 from llm.running import run_steps
 from llm.state import WorkflowState
-from llm.steps.base import HoldingStep, Name, Step
+from llm.steps.base import AnyStep, HoldingStep, Name, Step
 from llm.values import ValuePath
-
-if TYPE_CHECKING:
-    from llm.steps.base import AnyStep
 
 MAX_ITEMS = 50
 
@@ -33,7 +30,7 @@ class MapStep(HoldingStep):
     over: ValuePath
     #: The variable that holds the item; the item's place is `<item>_index`.
     item: Name = "item"
-    steps: list["AnyStep"] = Field(min_length=1, max_length=50)
+    steps: list[AnyStep] = Field(min_length=1, max_length=50)
     concurrency: int = Field(default=4, ge=1, le=8)
     output: Name = "results"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -12,10 +12,7 @@ from llm.events import Event
 from llm.merge import merge
 from llm.running import run_steps
 from llm.state import WorkflowState
-from llm.steps.base import HoldingStep, Name, Step
-
-if TYPE_CHECKING:
-    from llm.steps.base import AnyStep
+from llm.steps.base import AnyStep, HoldingStep, Name, Step
 
 MAX_BRANCHES = 8
 
@@ -27,7 +24,7 @@ class ParallelStep(HoldingStep):
     aside: ClassVar[bool] = True
 
     type: Literal["parallel"] = "parallel"
-    branches: dict[Name, list["AnyStep"]] = Field(min_length=1, max_length=MAX_BRANCHES)
+    branches: dict[Name, list[AnyStep]] = Field(min_length=1, max_length=MAX_BRANCHES)
 
     @override
     def inner(self) -> Mapping[str, Sequence[Step]]:
