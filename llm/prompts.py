@@ -42,9 +42,11 @@ _LANGCHAIN_ROLES = {
     "AIMessagePromptTemplate": "assistant",
 }
 _COMMON = {"langchain_type", "input_variables", "optional_variables"}
-_KEYS = {
+#: What a stored template has beside `langchain_type` and the declared variables; a custom one also its own.
+KEYS = {
     "PromptTemplate": {"template", "template_format"},
     "ChatPromptTemplate": {"messages", "template_format"},
+    "custom": {"renderer"},
 }
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}|\{(\w+)\}|(\w+)")
 
@@ -195,6 +197,7 @@ def parse_stored(
     if not isinstance(stored, Mapping):
         raise ValueError("langchain_type: a prompt is an object")  # noqa: TRY004  it is bad data
     kind = stored.get("langchain_type")
+    kind = kind if isinstance(kind, str) else ""
     template = _parse_custom(stored) if kind == "custom" else _parse_templates(kind, stored)
     required = declared("input_variables", [*input_variables, *_list(stored, "input_variables")])
     optional = declared("optional_variables", [*optional_variables, *_list(stored, "optional_variables")])
@@ -243,13 +246,13 @@ def of_version(version: "PromptVersion") -> ChatTemplate:
 _parsed: Cache[Any, ChatTemplate] = Cache("prompt_templates", 1024)
 
 
-def _parse_templates(kind: Any, stored: Mapping[str, Any]) -> ChatTemplate:
+def _parse_templates(kind: str, stored: Mapping[str, Any]) -> ChatTemplate:
     template_format = stored.get("template_format", "f-string")
     if template_format not in templates.FORMATS:
         known = "'f-string' (plain names in braces) or 'mustache'"
         raise ValueError(f"template_format: {known}; nothing else is supported")
-    known_keys = _COMMON | _KEYS.get(kind, set.union(*_KEYS.values())) if isinstance(kind, str) else _COMMON
-    if kind in _KEYS and (unknown := sorted(set(stored) - known_keys)):
+    known_keys = _COMMON | KEYS.get(kind, set())
+    if kind in KEYS and (unknown := sorted(set(stored) - known_keys)):
         raise ValueError(f"{unknown[0]}: unknown key; known: {', '.join(sorted(known_keys))}")
     if kind == "PromptTemplate" and isinstance(stored.get("template"), str):
         return parse_text(stored["template"], template_format)

@@ -69,6 +69,8 @@ def test_a_text_is_one_user_message() -> None:
     ("stored", "fault"),
     [
         ({}, "langchain_type"),
+        ({"langchain_type": []}, "langchain_type"),
+        ({"langchain_type": "PromptTemplate", "template": "x", "template_format": []}, "template_format"),
         ({"langchain_type": "FewShotPromptTemplate"}, "langchain_type"),
         ({"langchain_type": "PromptTemplate", "template": 3}, "langchain_type"),
         ({"langchain_type": "PromptTemplate", "template": "x", "template_format": "jinja2"}, "template_format"),
