@@ -1,6 +1,7 @@
 """What the documentation lists is what the code has: no more, no less."""
 
 import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 import llm.errors
 from chat.models import MessageStatus
-from llm import prompts, registry, templates
+from llm import mustache, prompts, registry, template_values, templates, versions
 from llm.errors import ProviderError
+from llm.rest import prompts as rest_prompts
 from tests.docs.pages import DOCS, ROOT, first_column, rows, section
 from tests.docs.reference import SECTIONS, keys
 
@@ -135,25 +137,66 @@ class TestNames:
 
 class TestPrompts:
     def test_every_format_is_accepted(self) -> None:
-        for shown in first_column(section("prompts.md", "Formats")):
+        messages = section("prompts.md", "Formats").partition("`template_format`")[0]
+        for shown in first_column(messages):
             prompts.parse_messages([ast.literal_eval(shown)])
 
-    def test_every_template_that_is_said_to_be_refused_is(self) -> None:
-        refused = first_column(section("prompts.md", "What is refused, and why"))
-        assert len(refused) >= 8
+    def test_the_formats_of_templates_are_those_of_the_code(self) -> None:
+        known = section("prompts.md", "Formats").partition("`template_format`")[2]
+        assert first_column(known) == list(templates.FORMATS)
+        row = next(row for row in rows(known) if row[0] == "`mustache`")
+        for shown in re.findall(r"`([^`]+)`", row[1] + row[2]):
+            templates.parse(shown, "mustache")
+
+    @pytest.mark.parametrize("template_format", templates.FORMATS)
+    def test_every_template_that_is_said_to_be_refused_is(self, template_format: str) -> None:
+        both = section("prompts.md", "What is refused, and why").partition("In mustache:")
+        refused = first_column(both[0 if template_format == "f-string" else 2])
+        assert len(refused) >= 5
         for template in refused:
             with pytest.raises(ValueError, match=r"."):
-                templates.parse(template)
+                templates.parse(template, template_format)
 
     def test_the_bounds_are_those_of_the_code(self) -> None:
         formats = section("prompts.md", "Formats")
         assert f"1 to {prompts.MAX_MESSAGES} messages" in formats
         assert f"{templates.MAX_CHARS:,} characters" in formats
+        refused = section("prompts.md", "What is refused, and why")
+        assert f"{template_values.MAX_BYTES:,} bytes" in refused
+        assert f"{template_values.MAX_STEPS:,} steps" in refused
+        assert f"{mustache.MAX_DEPTH} deep" in refused
 
     def test_the_variables_are_those_that_the_step_gives(self) -> None:
         code = (ROOT / "llm/steps/prompt.py").read_text()
         given = re.findall(r'^            "(\w+)": ', code[code.index("def _values") :], re.MULTILINE)
-        assert sorted(first_column(section("prompts.md", "Variables"))) == sorted(given)
+        table = section("prompts.md", "Variables").partition("Say which")[0]
+        assert sorted(first_column(table)) == sorted(given) == sorted(prompts.BUILT_IN)
+
+    def test_the_kinds_are_those_of_the_code(self) -> None:
+        for kind, keys_of_kind, *_ in rows(section("prompts.md", "Keep it in the database")):
+            keys_named = set(re.findall(r"`(\w+)`", keys_of_kind))
+            assert keys_named == prompts.KEYS[kind.strip("`")]
+
+    def test_the_calls_of_versions_are_those_of_the_code(self) -> None:
+        for shown in first_column(section("prompts.md", "Change it, and go back").partition("They are")[0]):
+            if "(" in shown:
+                call: Any = ast.parse(shown.replace("…", "0"), mode="eval").body
+                signature = inspect.signature(getattr(versions, call.func.id))
+                given = {each.arg for each in call.keywords if each.arg}
+                assert [each.id for each in call.args] == [
+                    name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD
+                ]
+                assert given == {name for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY}
+
+    def test_the_calls_over_rest_are_those_of_the_router(self) -> None:
+        written = first_column(section("prompts.md", "Over REST"))
+        known = [
+            f"{method} /api/v1{re.sub('{[a-z]+:', '{', path)}"
+            for path, view in rest_prompts.router.path_operations.items()
+            for operation in view.operations
+            for method in operation.methods
+        ]
+        assert sorted(name for name in written if "/api/" in name) == sorted(known)
 
 
 def _sources() -> list[Path]:
