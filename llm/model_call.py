@@ -125,7 +125,7 @@ def _with_tools(model: BuiltModel, tools: Sequence[BaseTool]) -> Any:
 
 def _size(chat: Any) -> int:
     """What the descriptions of the tools add to a request, in bytes."""
-    return len(json.dumps(chat.kwargs, default=repr).encode())
+    return len(json.dumps(getattr(chat, "kwargs", {}), default=repr).encode())
 
 
 def _call(
