@@ -75,6 +75,8 @@ class Description:
     base_url: str = ""
     has_key: bool = False
     route: dict[str, Any] | None = None
+    #: Why it can't be used, as far as is known without building it.
+    fault: str = ""
 
 
 _built: WeakKeyDictionary[asyncio.AbstractEventLoop, Cache[str, BuiltModel]] = WeakKeyDictionary()
@@ -83,6 +85,33 @@ _built: WeakKeyDictionary[asyncio.AbstractEventLoop, Cache[str, BuiltModel]] = W
 def public(bounds: ModelAlias) -> dict[str, Any]:
     """The options that may be shown."""
     return {name: value for name, value in bounds.options.items() if name in PUBLIC_OPTIONS}
+
+
+def inspect(name: str, configuration: Configuration) -> Description:
+    """`describe`, also of an alias that can't be used: it then has a `fault`."""
+    try:
+        return describe(name, configuration)
+    except Misconfigured as error:
+        row = configuration.models.get(name)
+        return Description(
+            alias=name,
+            origin="settings" if row is None else "workspace" if row.own else "global",
+            provider="" if row is None else row.provider,
+            model="" if row is None else row.model,
+            fault=error.message,
+        )
+
+
+def built(name: str, configuration: Configuration) -> list[BuiltModel]:
+    """Those models of an alias or route that this event loop has built already."""
+    models = _built.get(asyncio.get_running_loop())
+    try:
+        found = effective.find(name, configuration)
+        members = [found] if found.route is None else [_member(found, one, configuration) for one in found.route.models]
+        keys = [_hash(member) for member in members]
+    except Misconfigured:
+        return []
+    return [model for key in keys if models is not None and (model := models.get(key)) is not None]
 
 
 def describe(alias: str = "", configuration: Configuration | None = None) -> Description:

@@ -7,6 +7,7 @@ that the operator may have put beside them (headers, credentials) is sent togeth
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,7 +143,9 @@ def parse_route(route: Mapping[str, Any]) -> Route:
     try:
         parsed = msgspec.convert({name.upper(): value for name, value in route.items()}, Route)
     except msgspec.ValidationError as error:
-        raise Misconfigured(f"The route is not valid: {error}.".replace("$.", "")) from error
+        # The keys of a row are lower case.
+        fault = re.sub(r"`[$.A-Z_]+", lambda name: name[0].lower().replace("$.", ""), str(error))
+        raise Misconfigured(f"The route is not valid: {fault}.") from error
     if parsed.strategy == "weighted" and len(parsed.weights) != len(parsed.models):
         raise Misconfigured(f"The route is weighted, so weights needs {len(parsed.models)} numbers, one a model.")
     return parsed

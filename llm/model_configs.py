@@ -18,7 +18,7 @@ from django.db.models import Q, QuerySet
 
 from kernel.conf import config
 from kernel.errors import Conflict, Invalid, Misconfigured, NotFound
-from llm import base_urls, configuration, effective, generation, signals, vault
+from llm import aliases, base_urls, configuration, effective, generation, signals, vault
 from llm.configuration import Configuration
 from llm.effective import BOUNDS, PUBLIC_OPTIONS
 from llm.models import ModelConfig
@@ -253,9 +253,6 @@ def _check_model(row: ModelConfig) -> None:
         raise Invalid("Nothing is beneath this alias that it could take over: give `provider` and `model`.")
     if row.workspace_id is not None and laid.key is None and not laid.keyless and "MAX_CONCURRENT" in row.bounds:
         raise Invalid("MAX_CONCURRENT bounds the use of the operator's key; it goes with a key of your own.")
-    # They bring LangChain and an SDK with them.
-    from llm import aliases  # noqa: PLC0415
-
     built = aliases.build(laid)
     if built.provider.needs_key and laid.keyless and not laid.base_url:
         raise Invalid("The operator's key does not go to another provider: give a `key`.")
