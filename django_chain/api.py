@@ -25,7 +25,7 @@ from kernel.errors import (
     TooLarge,
     Unavailable,
 )
-from llm.rest import caches, log, money, prompts
+from llm.rest import caches, log, models, money, prompts
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ api = NinjaAPI(title="Django Chain", version=__version__, auth=[TokenAuth(), Coo
 api.add_router("", router)
 api.add_router("", caches.router)
 api.add_router("", prompts.router)
+api.add_router("", models.router)
 api.add_router("", log.router)
 api.add_router("", money.router)
 
