@@ -590,6 +590,14 @@ class TestOptions:
         assert body.get("max_completion_tokens", body.get("max_tokens")) == sent
         assert ledger.opened[0].max_output_tokens == sent
 
+    async def test_the_fake_keeps_to_it_too(self, ask: Any, configure: Configure) -> None:
+        configure(default={"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"text": "1 2 3 4"}, "MAX_OUTPUT_TOKENS": 3})
+
+        outcome = await ask("hello")
+
+        assert (outcome.text, outcome.finished.finish_reason) == ("1 2 3 ", "length")
+        assert (await ask("hello", options={"max_tokens": 2})).text == "1 2 "
+
     async def test_without_any_nothing_is_sent(self, ask: Any, route: Routes, provider: ScriptedProvider) -> None:
         route()
         await ask("hello")
