@@ -32,7 +32,7 @@ class ModelStep(Step):
     @property
     @override
     def speaks(self) -> bool:
-        return self.show is not False
+        return True
 
     @override
     def models(self) -> Iterator[tuple[str, str]]:
