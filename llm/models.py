@@ -181,11 +181,12 @@ class Workflow(Versioned):
     CONTENT = ("description", "workflow_definition")
 
     def check_content(self) -> None:
-        # The first needs these models, the other imports LangChain, which start-up must not.
-        from llm import configuration, generation, workflows  # noqa: PLC0415
+        from llm import workflows  # noqa: PLC0415  imports LangChain, which start-up must not
 
-        known = configuration.at(self.workspace_id, generation.of(self.workspace_id))
-        workflows.compile_workflow(self.workflow_definition, models=known.models)
+        # Not by llm.configuration: it would keep what this transaction has seen, also if that is rolled back.
+        mine = models.Q(workspace=None) | models.Q(workspace_id=self.workspace_id)
+        known = ModelConfig.objects.filter(mine, is_active=True).values_list("alias", flat=True)
+        workflows.compile_workflow(self.workflow_definition, models=set(known))
 
     def as_runnable(self, *, user_id: int | None = None, session_id: UUID | None = None, log: bool = True) -> Any:
         """A LangChain Runnable: takes the question or an object with it and variables, gives the text or the value.

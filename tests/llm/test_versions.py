@@ -16,7 +16,7 @@ from kernel.errors import Conflict, Invalid, NotFound, TooLarge
 from llm import configuration, generation, signals, versions
 from llm.configuration import Configuration
 from llm.errors import PromptInvalid, WorkflowInvalid
-from llm.models import Activation, Prompt, PromptSplit, Workflow
+from llm.models import Activation, ModelConfig, Prompt, PromptSplit, Workflow
 from tests.conftest import Person
 
 CONTENT: dict[type[Any], dict[str, Any]] = {
@@ -295,6 +295,28 @@ def test_rolling_back_a_split_leaves_the_version_that_was_active(workspace: Work
     versions.split(workspace.pk, "support", {1: 50, 2: 50}, user_id=None)
 
     assert [back(Prompt, workspace), back(Prompt, workspace)] == [2, 1]
+
+
+async def test_a_refused_version_leaves_nothing_behind_that_hides_the_next_change(workspace: Workspace) -> None:
+    def refused_then_split() -> None:
+        make(Prompt, workspace)
+        with pytest.raises(WorkflowInvalid, match="'nobody'"):
+            make(Workflow, workspace, workflow_definition=[{"type": "llm", "model": "nobody"}])
+        versions.split(workspace.pk, "support", {1: 100}, user_id=None)
+
+    await configuration.current(workspace.pk)
+    await database.run(refused_then_split)
+    assert (await configuration.current(workspace.pk)).splits == {"support": {1: 100}}
+
+
+def test_a_workflow_may_name_a_model_of_its_workspace(workspace: Workspace) -> None:
+    other = Workspace.objects.create(name="other")
+    ModelConfig.objects.create(workspace=workspace, alias="house", provider="fake", model_name="fake")
+    steps = {"workflow_definition": [{"type": "llm", "model": "house"}]}
+
+    assert make(Workflow, workspace, **steps).version == 1
+    with pytest.raises(WorkflowInvalid, match=r"^steps\[0\]\.model"):
+        make(Workflow, other, **steps)
 
 
 # What never changes --------------------------------------------------------------------------------------------------

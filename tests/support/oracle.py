@@ -4,8 +4,11 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from chat.models import ChatHistory, ChatSession, Run
 from kernel import database
+from llm import generation
 from llm.models import InteractionLog, Workflow
 from tests.support.client import Client
 
@@ -92,9 +95,11 @@ async def give_workflow(session_id: str, steps: list[dict[str, Any]]) -> None:
         session = ChatSession.objects.get(id=session_id)
         name = f"of {session_id}"
         version = 1 + Workflow.objects.filter(workspace_id=session.workspace_id, name=name).count()
-        session.workflow = Workflow.objects.create(
-            workspace_id=session.workspace_id, name=name, version=version, workflow_definition=steps
+        # Past the check of a save: the server under test may know other models than this process.
+        [session.workflow] = QuerySet(Workflow).bulk_create(
+            [Workflow(workspace_id=session.workspace_id, name=name, version=version, workflow_definition=steps)]
         )
+        generation.bump(session.workspace_id)
         session.save(update_fields=["workflow"])
 
     await database.run(write)
