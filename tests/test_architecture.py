@@ -5,6 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
 
 from chat import turns
 from chat.hub import Hub
@@ -20,8 +23,9 @@ from chat.runner import Runner
 from chat.turns import Outcome
 from kernel import database, redis
 from llm import configuration
+from llm.configuration import Price
 from llm.journal import Call, Closed, RunJournal
-from llm.models import CallStatus
+from llm.models import Budget, BudgetKind, CallStatus, Reservation
 from llm.usage import Usage
 from tests.conftest import Person
 
@@ -142,6 +146,40 @@ async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
             outcome = Outcome(status=MessageStatus.COMPLETE, text="hi", log=ending)
             await database.run(turns.finish, accepted.turn, outcome)
         assert len(seen) == 6, listed(seen)
+
+
+async def test_budgets_cost_three_queries_to_accept_six_a_call_and_two_to_finish(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await database.run(turns.create_session, person.caller)
+    for kind in BudgetKind:
+        for per in Budget.Per:
+            values: dict[str, Any] = {"workspace_id": session.workspace_id, "kind": kind, "limit": 10**6, "per": per}
+            await database.run(Budget.objects.create, **values)
+    holding = await configuration.current(session.workspace_id)
+    price = Price(
+        provider="", model="", input=Decimal(1), output=Decimal(1), cached_input=Decimal(1), valid_from=timezone.now()
+    )
+    call = replace(CALL, price=price)
+    for number in range(2):
+        with queries(monkeypatch) as seen:
+            accepted = await database.run(
+                turns.accept, person.caller, session.id, client_id=f"m{number}", text="hello", owner="me"
+            )
+        assert len(seen) == 7 + 3, listed(seen)
+        assert accepted.turn is not None
+        journal = RunJournal(accepted.turn.ref)
+        journal.under(holding, workflow_id=None)
+        with queries(monkeypatch) as seen:
+            await journal.open(call)
+        assert len(seen) == 6, listed(seen)
+        journal.close(Closed(call=call, status=CallStatus.OK, usage=Usage(3, 1, estimated=False)))
+        with queries(monkeypatch) as seen:
+            outcome = Outcome(status=MessageStatus.COMPLETE, text="hi", log=journal.ending(CallStatus.OK))
+            await database.run(turns.finish, accepted.turn, outcome)
+        assert len(seen) == 6 + 2, listed(seen)
+    held = Reservation.objects.filter(workspace_id=session.workspace_id)
+    assert not await database.run(held.exists)
 
 
 async def test_a_repeat_costs_three_queries(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

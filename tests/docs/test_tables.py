@@ -5,15 +5,17 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from pydantic_core import PydanticUndefined
 
 import llm.errors
 from chat.models import MessageStatus
-from llm import mustache, prompts, registry, template_values, templates, versions
+from kernel.conf import Route
+from llm import ledger, mustache, prompts, registry, spend, template_values, templates, versions
 from llm.errors import ProviderError
+from llm.models import BudgetKind, CallStatus
 from llm.rest import prompts as rest_prompts
 from tests.docs.pages import DOCS, ROOT, first_column, rows, section
 from tests.docs.reference import SECTIONS, keys
@@ -119,10 +121,30 @@ class TestNames:
         codes = {each.code for each in failures if each is not ProviderError}
         assert set(first_column(section("providers.md", "Failures"))) == codes
 
+    def test_strategies_of_a_route(self) -> None:
+        assert first_column(section("providers.md", "Routes")) == list(get_args(get_type_hints(Route)["strategy"]))
+
     def test_statuses_of_an_answer(self) -> None:
         assert first_column(section("operations.md", "Runs and leases")) == [
             str(value) for value in MessageStatus.values
         ]
+
+    def test_statuses_of_a_model_call(self) -> None:
+        written = first_column(section("operations.md", "Every model call"))
+        assert written == [str(value) for value in CallStatus.values]
+
+    def test_kinds_of_budgets(self) -> None:
+        assert first_column(section("cost.md", "Budgets")) == [str(value) for value in BudgetKind.values]
+
+    def test_figures_and_groups_of_spend(self) -> None:
+        text = section("cost.md", "Spend")
+        assert first_column(text) == list(spend._FIGURES)
+        assert re.findall(r"`(\w+)`", text.partition("over at most")[0]) == list(spend.GROUPS)
+        assert f"at most {spend.MAX_DAYS} days" in text
+
+    def test_failures_that_cost_nothing(self) -> None:
+        named = re.findall(r"`(provider_\w+)`", section("cost.md", "Prices"))
+        assert set(named) == ledger.UNBILLED
 
     def test_actions_of_the_log(self) -> None:
         used = {name for path in _sources() for name in re.findall(r"\"action=(\w+)", path.read_text())}
