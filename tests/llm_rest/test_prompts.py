@@ -9,7 +9,11 @@ import pytest
 
 from accounts.access import workspace_for
 from accounts.models import Membership, Role, Workspace
+from kernel import database
+from llm.models import Prompt
 from tests.conftest import Person
+from tests.support import oracle
+from tests.support.client import Client
 from tests.support.server import Server
 
 SAY = {"langchain_type": "PromptTemplate", "template": "Say {question} in a {tone} tone"}
@@ -200,3 +204,35 @@ def test_members_read_and_admins_write(api: Api, make: Callable[[], Person], rol
         assert all(response.is_success for response in writes), [response.text for response in writes]
     else:
         assert [refused(response, 403, "forbidden") for response in writes]
+
+
+async def test_a_change_on_one_server_answers_at_another_while_a_chat_goes_on(
+    servers: tuple[Server, Server], person: Person, mine: httpx.Client
+) -> None:
+    second = servers[1]
+    session_id = person.new_session(second)
+    made(mine, prompt_template={"langchain_type": "PromptTemplate", "template": "one: {question}"})
+    await oracle.give_workflow(session_id, [{"type": "prompt", "name": "support"}, {"type": "llm"}])
+
+    async def asked(client: Client) -> tuple[int, str]:
+        row = await client.ask("why?")
+        assert row["status"] == "complete", row
+        log = await oracle.log_of(row["id"])
+        return await database.run(lambda: Prompt.objects.get(pk=log["prompt_id"]).version), log["prompt_text"][-1][
+            "content"
+        ]
+
+    async with person.client(second, session_id) as client:
+        assert await asked(client) == (1, "one: why?")
+        made(mine, prompt_template={"langchain_type": "PromptTemplate", "template": "two: {question}"})
+        assert await asked(client) == (2, "two: why?")
+        assert mine.post("/prompts/roll-back", json={"name": "support"}).is_success
+        assert await asked(client) == (1, "one: why?")
+        mine.put("/prompts/split", json={"name": "support", "shares": {"2": 100}})
+        assert await asked(client) == (2, "two: why?")
+        row = mine.get("/prompts", params={"name": "support"}).json()["prompts"][0]
+        assert mine.post(f"/prompts/{row['id']}/deactivate").is_success
+        mine.put("/prompts/split", json={"name": "support", "shares": {}})
+        failed = await client.ask("why?")
+        assert (failed["status"], failed["error_code"]) == ("failed", "prompt_invalid")
+        await oracle.check(session_id, client)
