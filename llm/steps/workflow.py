@@ -66,7 +66,7 @@ class WorkflowStep(Step):
         if self.name in around:
             way = " \N{RIGHTWARDS ARROW} ".join((*around, self.name))
             raise WorkflowInvalid(f"{state.path}.name: the workflow calls itself ({way}).")
-        if len(state.within) > MAX_DEPTH:
+        if len(around) - len(outermost) >= MAX_DEPTH:
             raise WorkflowInvalid(f"{state.path}.name: workflows may call others {MAX_DEPTH} deep, no more.")
         return (*around, self.name)
 
