@@ -36,6 +36,7 @@ class Trial:
     ok: bool = False
     code: str = ""
     message: str = ""
+    alias: str = ""
     provider: str = ""
     model: str = ""
     answer: str = ""
@@ -43,9 +44,13 @@ class Trial:
     latency_ms: int | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
+    #: The tokens are our count.
+    estimated: bool = False
+    finish_reason: str = ""
 
 
-async def try_out(name: str, configuration: Configuration, *, user_id: int) -> Trial:
+async def try_out(name: str, configuration: Configuration, *, user_id: int | None, question: str = QUESTION) -> Trial:
     """Ask the alias or route (empty: the default) something small. Raises BudgetExceeded; the rest is an outcome."""
     ref = RunRef(run_id=new_id(), workspace_id=configuration.workspace_id, user_id=user_id)
     journal = RunJournal(ref)
@@ -54,7 +59,7 @@ async def try_out(name: str, configuration: Configuration, *, user_id: int) -> T
     trial = Trial()
     status = CallStatus.STOPPED
     try:
-        await _ask(name, RunContext(configuration, journal, run_id=ref.run_id), trial)
+        await ask(name, question, RunContext(configuration, journal, run_id=ref.run_id), trial)
         status = CallStatus.OK
     except ChainError as error:
         status = CallStatus.FAILED
@@ -72,18 +77,21 @@ def _open(ref: RunRef, configuration: Configuration) -> None:
         budgets.begin_run(configuration, ref)
 
 
-async def _ask(name: str, run: RunContext, trial: Trial) -> None:
-    asked = router.stream_route(name, [HumanMessage(QUESTION)], run=run, options={"max_tokens": _MAX_TOKENS})
+async def ask(name: str, question: str, run: RunContext, trial: Trial) -> None:
+    """One call on behalf of `run`; what comes is written into `trial`. Raises a ChainError."""
+    asked = router.stream_route(name, [HumanMessage(question)], run=run, options={"max_tokens": _MAX_TOKENS})
     try:
         async with asyncio.timeout(_LONGEST), aclosing(asked) as events:
             async for event in events:
                 match event:
                     case ModelStarted():
-                        trial.provider, trial.model = event.provider, event.model
+                        trial.alias, trial.provider, trial.model = event.alias, event.provider, event.model
                     case Text():
                         trial.answer = (trial.answer + event.text)[:_MAX_CHARS]
                     case ModelFinished():
                         trial.first_token_ms, trial.latency_ms = event.first_token_ms, event.latency_ms
                         trial.input_tokens, trial.output_tokens = event.input_tokens, event.output_tokens
+                        trial.cached_input_tokens, trial.estimated = event.cached_input_tokens, event.estimated
+                        trial.finish_reason = event.finish_reason
     except TimeoutError as error:
         raise ProviderTimeout from error

@@ -1,5 +1,6 @@
 """What the documentation lists is what the code has: no more, no less."""
 
+import argparse
 import ast
 import inspect
 import json
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from django.core.management import load_command_class
 from pydantic_core import PydanticUndefined
 
 import llm.errors
 from chat.models import MessageStatus
 from kernel.conf import Route
 from llm import ledger, mustache, prompts, registry, spend, template_values, templates, versions
+from llm.answer_cache import CacheOptions
 from llm.errors import ProviderError
 from llm.models import BudgetKind, CallStatus
 from llm.rest import prompts as rest_prompts
@@ -254,3 +257,32 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     assert value is not PydanticUndefined
     return json.dumps(value)
+
+
+class TestCaching:
+    def test_the_options_and_their_defaults_are_those_of_the_code(self) -> None:
+        options, _ = (DOCS / "caching.md").read_text().split("| kind |", 1)
+        written = {row[0].strip("`"): row[2].strip("`") for row in rows(options)}
+        assert written == {name: str(field.default) for name, field in CacheOptions.model_fields.items()}
+
+    def test_the_kinds_are_those_that_are_registered(self) -> None:
+        text = "| kind |" + (DOCS / "caching.md").read_text().split("| kind |", 1)[1]
+        assert first_column(text.split("\n\n", 1)[0]) == registry.answer_caches.names()
+
+    def test_the_caches_are_those_of_the_code(self) -> None:
+        made = {
+            name
+            for package in _PACKAGES
+            for file in (ROOT / package).rglob("*.py")
+            for name in re.findall(r"(?:Cache|Tally)\(\"(\w+)\"", file.read_text())
+        }
+        written = [row[0] for row in rows(section("caching.md", "Caches of each process"))]
+        assert set(re.findall(r"`(\w+)`", " ".join(written))) == made
+
+
+class TestTerminal:
+    def test_the_subcommands_are_those_of_the_command(self) -> None:
+        parser = load_command_class("llm", "llm").create_parser("manage.py", "llm")
+        (kinds,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        written = first_column(section("terminal.md", "Models, prices and figures"))
+        assert sorted(written) == sorted(kinds.choices)

@@ -50,8 +50,7 @@ def _test(paper: Paper, options: dict[str, Any]) -> None:
     workspace = places.workspace_id(options["workspace"])
     holding = places.configuration_of(workspace)
     ask = async_to_sync(trial.ask)
-    made = ask(options["alias"], options["question"], holding, logged=workspace is not None)
-    paper.facts(made.facts(holding))
+    paper.facts(ask(options["alias"], options["question"], holding, logged=workspace is not None))
 
 
 def _whose(parser: ArgumentParser) -> ArgumentParser:
