@@ -1,8 +1,8 @@
 """A model that costs nothing and always says the same: for tests, benchmarks and a first look without a key.
 
-It streams natively, counts usage, asks for tools and fails on command; `answers`, `errors` and `delays` are a script over
-several calls. Without a text it answers from the prompt: it cites the first passage if there is one, and else repeats the
-question.
+It streams natively, counts usage, asks for tools and fails on command; `answers`, `errors` and `delays` are a script
+over several calls. Without a text it answers from the prompt: it cites the first passage if there is one, and else
+repeats the question.
 """
 
 import asyncio
@@ -91,7 +91,8 @@ class FakeChatModel(BaseChatModel):
     answers: list[FakeAnswer] = Field(default_factory=list)
     #: Tools that it asks for instead of an answer, as long as the last message is no tool's result.
     tool_calls: list[FakeToolCall] = Field(default_factory=list)
-    #: For each call a code as in `error`, "" for none; calls beyond the list do not fail. `delays`: the same in seconds.
+    #: For each call a code as in `error` ("": none), and seconds before its first token; further calls are as `error`
+    #: and `first_token_delay` say.
     errors: list[str] = Field(default_factory=list)
     delays: list[float] = Field(default_factory=list)
     #: The answer is said so many times, and then cut or repeated to `tokens` tokens if given.
@@ -200,7 +201,7 @@ class FakeChatModel(BaseChatModel):
         if script.tool_calls:
             parts = [
                 tool_call_chunk(name=one.name, args=json.dumps(one.args), id=one.id, index=index)
-                for index, one in enumerate(script.tool_calls)
+                for index, one in enumerate(script.tool_calls, start=1 if script.words else 0)
             ]
             yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=parts))
         last = {
@@ -215,9 +216,11 @@ class FakeChatModel(BaseChatModel):
     def _script(self, messages: Sequence[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> _Script:
         """What this call comes to; it takes a turn."""
         turn, self._calls = self._calls, self._calls + 1
-        answer = self._answer(messages, turn)
         offered = {str(tool.get("function", {}).get("name")) for tool in options.get("tools") or ()}
-        asks = [one for one in answer.tool_calls if one.name in offered]
+        told = bool(messages) and messages[-1].type == "tool"
+        asks = [] if told else [one for one in self.tool_calls if one.name in offered]
+        answer = FakeAnswer() if asks else self._answer(messages, turn)
+        asks += [one for one in answer.tool_calls if one.name in offered]
         words, finish_reason = self._words(answer.text, stop, options.get("max_tokens"))
         return _Script(
             words=words,
@@ -236,8 +239,7 @@ class FakeChatModel(BaseChatModel):
         if in_turn:
             return in_turn[min(turn, len(in_turn) - 1)]
         text = (self.text if self.text is not None else _about(messages)) * self.repeat
-        told = bool(messages) and messages[-1].type == "tool"
-        return FakeAnswer(text=text, tool_calls=[] if told else self.tool_calls)
+        return FakeAnswer(text=text)
 
     def _words(self, text: str, stop: list[str] | None, max_tokens: int | None) -> tuple[list[str], str | None]:
         """The tokens to say, and the finish reason."""
