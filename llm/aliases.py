@@ -187,7 +187,7 @@ def warm(alias: str = "") -> None:
     for member in [found] if found.route is None else [_member(found, name, None) for name in found.route.models]:
         build(member)
     # The hot path itself imports LangChain too.
-    from llm import model_call  # noqa: F401, PLC0415
+    from llm import router  # noqa: F401, PLC0415
 
 
 async def close() -> None:
