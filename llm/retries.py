@@ -11,7 +11,6 @@ from time import monotonic
 from kernel.conf import config
 from kernel.errors import ChainError
 from llm.errors import ProviderRateLimited, ProviderTimeout, ProviderUnavailable
-from llm.providers import failures
 
 #: Seconds before the first retry when the provider names none; doubled for each further one.
 BACKOFF = 0.5
@@ -57,6 +56,9 @@ def delay(failure: ChainError, retries: int) -> float | None:
     """
     if not isinstance(failure, _RETRYABLE):
         return None
+    # Imported here as it brings LangChain along, and the figures of llm.health are read by what is loaded at start-up.
+    from llm.providers import failures  # noqa: PLC0415
+
     # A cancellation (our own watchdog's) tells of no delay; typed failures of a provider's own code have no cause.
     cause = failure.__cause__ or failure
     advised = failures.advised_delay(cause) if isinstance(cause, Exception) else None
