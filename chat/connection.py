@@ -21,6 +21,7 @@ from chat.runtime import Runtime
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, NotAuthenticated, NotFound
+from kernel.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -295,9 +296,9 @@ class Connection:
             self._spawn(self.close(Close.SLOW))
 
     def _error(self, error: ChainError, id: str | None = None) -> None:  # noqa: A002  the protocol's own word
-        event = protocol.Error(code=error.code, message=error.message)
+        event = protocol.Error(code=error.code, message=redact(error.message))
         if id is not None:
-            event = protocol.Error(code=error.code, message=error.message, id=id)
+            event = protocol.Error(code=event.code, message=event.message, id=id)
         if error.retry_after is not None:
             event = protocol.Error(code=event.code, message=event.message, id=event.id, retry_after=error.retry_after)
         self._reply(event)

@@ -25,6 +25,7 @@ from chat.turns import Accepted, LeaseLost, Outcome, TakenOver, Turn
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
+from kernel.redaction import redact_data
 from llm.events import Event, Sources, Step, Text
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,9 @@ class Runner:
                 job.sources = list(event.hits)
                 job.stream.add_extra("sources", protocol.Sources(message_id=answer_id, hits=job.sources))
             case Step():
-                step = protocol.Step(message_id=answer_id, name=event.name, state=event.state, detail=event.detail)
+                step = protocol.Step(
+                    message_id=answer_id, name=event.name, state=event.state, detail=redact_data(event.detail)
+                )
                 job.stream.add_extra("step", step)
             case _:
                 pass

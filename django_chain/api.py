@@ -25,6 +25,7 @@ from kernel.errors import (
     TooLarge,
     Unavailable,
 )
+from kernel.redaction import redact_data
 from llm.rest import caches, log, models, money, prompts
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ api.add_router("", money.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:
-    return api.create_response(request, {"code": code, "message": message, **more}, status=status)
+    # Every error's body is made here: what a text might quote is taken out at this one place.
+    body = redact_data({"code": code, "message": message, **more})
+    return api.create_response(request, body, status=status)
 
 
 @api.exception_handler(ChainError)

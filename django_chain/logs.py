@@ -1,16 +1,21 @@
-"""What the log leaves out."""
+"""What the log leaves out: secrets and personal data (kernel.redaction), and the texts of exceptions."""
 
 import logging
 import traceback
 from http import HTTPStatus
 from typing import Any
 
+from kernel.redaction import redact
+
 #: What uvicorn logs as an exception of its own, though a client's bytes are at fault.
 _CLIENTS_FAULT = ("Invalid UTF-8 sequence received from client.",)
 
 
 class Formatter(logging.Formatter):
-    """Tracebacks without the exceptions' texts: these quote rows, inputs and providers' answers."""
+    """Redacted lines, and tracebacks without the exceptions' texts: these quote rows, inputs, providers' answers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
         kind, error, _ = ei

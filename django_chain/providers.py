@@ -10,6 +10,7 @@ Every factory takes one dict of options and returns the part. Register in a modu
 or name an LLM provider in `DJANGO_CHAIN["LLM"]["PROVIDERS"]` as "module:factory", which imports it on first use.
 """
 
+from kernel.redaction import register_redaction
 from llm import registry
 
 register_llm_provider = registry.llm_providers.register
@@ -35,6 +36,7 @@ __all__ = [
     "register_middleware",
     "register_parser",
     "register_prompt_renderer",
+    "register_redaction",
     "register_tool",
     "register_transform",
     "register_validator",
