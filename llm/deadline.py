@@ -5,7 +5,7 @@ waits for the run when the time is over; if nobody waits then, the next one to a
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -14,8 +14,13 @@ from llm.errors import WorkflowTimeout
 from llm.events import Event
 
 
-async def within(seconds: float, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """The events as they come. Raises WorkflowTimeout when the time is over, and closes what still runs."""
+async def within(
+    seconds: float, events: AsyncGenerator[Event, None], *, then: Callable[[], Awaitable[None]] | None = None
+) -> AsyncGenerator[Event, None]:
+    """The events as they come, and `then` after a good end.
+
+    Raises WorkflowTimeout when the time is over, and closes what still runs.
+    """
     with Deadline(seconds) as deadline:
         try:
             deadline.resume()
@@ -28,6 +33,8 @@ async def within(seconds: float, events: AsyncGenerator[Event, None]) -> AsyncGe
             if deadline.expired():
                 raise WorkflowTimeout from error
             raise
+    if then is not None:
+        await then()
 
 
 class Deadline:

@@ -77,7 +77,9 @@ def stream(
     run.cache = compiled.options["cache"]
     limit = config().llm.workflow_timeout
     events = around(inputs, run, compiled.options, partial(_run, compiled, run))
-    return within(min(compiled.options["timeout"] or limit, limit), events)
+    # Answers are kept once the validators around the run have let it pass.
+    keep = partial(answer_cache.keep, run)
+    return within(min(compiled.options["timeout"] or limit, limit), events, then=keep)
 
 
 async def _run(compiled: Compiled, run: RunContext, inputs: WorkflowInput) -> AsyncGenerator[Event, None]:
@@ -91,8 +93,6 @@ async def _run(compiled: Compiled, run: RunContext, inputs: WorkflowInput) -> As
         run.shown = True
         yield Text(text)
     yield Output(value)
-    # Also an answer that a validator holds back after this: it is held back again when it is given again.
-    await answer_cache.keep(run)
 
 
 def compile_workflow(definition: Definition, *, models: Collection[str] = ()) -> Compiled:
@@ -121,7 +121,10 @@ def _compiled(definition: Definition) -> Compiled:
 
 def _revisions() -> tuple[int, ...]:
     """What steps build their parts from when they are compiled."""
-    parts = (registry.workflow_steps, registry.parsers, registry.transforms, registry.tools, registry.prompt_renderers)
+    parts = (
+        registry.workflow_steps, registry.parsers, registry.transforms, registry.tools, registry.prompt_renderers,
+        registry.validators,
+    )  # fmt: skip
     return tuple(part.revision for part in parts)
 
 

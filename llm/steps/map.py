@@ -18,6 +18,7 @@ from llm.steps.base import AnyStep, HoldingStep, Name, Step
 from llm.values import ValuePath
 
 MAX_ITEMS = 50
+MAX_AT_ONCE = 8
 
 
 class MapStep(HoldingStep):
@@ -31,7 +32,7 @@ class MapStep(HoldingStep):
     #: The variable that holds the item; the item's place is `<item>_index`.
     item: Name = "item"
     steps: list[AnyStep] = Field(min_length=1, max_length=50)
-    concurrency: int = Field(default=4, ge=1, le=8)
+    concurrency: int = Field(default=4, ge=1, le=MAX_AT_ONCE)
     output: Name = "results"
 
     @override

@@ -15,9 +15,11 @@ from pydantic_core import PydanticUndefined
 import llm.errors
 from chat.models import MessageStatus
 from kernel.conf import Route
-from llm import ledger, mustache, prompts, registry, spend, template_values, templates, versions
+from llm import conditions, grammar, ledger, mustache, prompts, registry, spend, template_values, templates, versions
 from llm.answer_cache import CacheOptions
+from llm.effective import PUBLIC_OPTIONS
 from llm.errors import ProviderError
+from llm.providers.fake import FakeChatModel
 from llm.models import BudgetKind, CallStatus
 from llm.rest import prompts as rest_prompts
 from tests.docs.pages import DOCS, ROOT, first_column, rows, section
@@ -96,8 +98,53 @@ class TestWorkflows:
     @pytest.mark.parametrize("step", _STEPS)
     def test_the_options_and_defaults_of_a_step(self, step: str) -> None:
         kind: Any = registry.workflow_steps.get(step)
-        written = {row[0].strip("`"): row[2].strip("`") for row in rows(section("workflows.md", step))}
+        written = {row[0].strip("`"): row[2].strip("`") for row in rows(_tables("workflows.md", step)[0])}
         assert written == {name: _default(field) for name, field in kind.model_fields.items() if name != "type"}
+
+    @pytest.mark.parametrize("step", _STEPS)
+    def test_steps_that_are_said_to_start_do(self, step: str) -> None:
+        written = {row[0].strip("`"): row[3] for row in rows(section("workflows.md", "Steps").partition("\n### ")[0])}
+        kind: Any = registry.workflow_steps.get(step)
+        # `retrieve` says so itself.
+        assert ("started" in written[step]) == (kind.slow or step == "retrieve")
+
+    def test_the_keys_of_the_whole(self) -> None:
+        known = {field.alias or name for name, field in grammar.WorkflowOptions.model_fields.items()}
+        assert set(first_column(_tables("workflows.md", "Workflows")[0])) == {"steps", *known}
+
+    def test_the_bounds_are_those_of_the_code(self) -> None:
+        from llm import values, workflows
+        from llm.steps import map as maps
+        from llm.steps import parallel, workflow
+
+        text = section("workflows.md", "Bounds")
+        assert [row[1] for row in rows(text)] == [
+            str(workflows.MAX_STEPS),
+            str(workflows.MAX_DEPTH),
+            str(parallel.MAX_BRANCHES),
+            f"{maps.MAX_ITEMS}, {maps.MAX_AT_ONCE}",
+            str(workflow.MAX_DEPTH),
+            str(workflows.MAX_BYTES),
+        ]
+        assert f"{values.MAX_CHARS:,} characters" in text
+
+    def test_the_operators_of_conditions(self) -> None:
+        assert first_column(_tables("workflows.md", "branch")[1]) == list(get_args(conditions.Op))
+
+    def test_the_built_in_parsers_and_transforms(self) -> None:
+        assert sorted(first_column(_tables("workflows.md", "parser")[1])) == registry.parsers.names()
+        assert sorted(first_column(_tables("workflows.md", "transform")[1])) == registry.transforms.names()
+
+    @pytest.mark.parametrize("name", ["join", "pick", "first", "length", "to_json", "from_json"])
+    def test_the_arguments_of_a_transform(self, name: str) -> None:
+        written = {
+            row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows(section("workflows.md", "transform"))
+        }
+        assert written[name] == list(inspect.signature(registry.transforms.get(name)).parameters)
+
+
+def _tables(page: str, heading: str) -> list[str]:
+    return [part for part in section(page, heading).split("\n\n") if part.startswith("|")]
 
 
 class TestNames:
@@ -116,6 +163,12 @@ class TestNames:
         kinds, stores = text.split("| store |")
         assert sorted(first_column(kinds)) == registry.memories.names()
         assert sorted(row[0].strip("`") for row in rows("| store |" + stores)) == registry.memory_stores.names()
+
+    def test_options_of_the_fake_and_those_that_can_be_stored(self) -> None:
+        names = [name for row in rows(section("providers.md", "The fake")) for name in re.findall(r"`(\w+)`", row[0])]
+        assert set(names) <= set(FakeChatModel.model_fields)
+        listed = section("providers.md", "Models in the database").partition("can be stored:")[2].partition(".\n")[0]
+        assert set(re.findall(r"`(\w+)`", listed)) == PUBLIC_OPTIONS
 
     def test_provider_failures(self) -> None:
         failures = [
@@ -255,8 +308,7 @@ def _compose() -> str:
 
 def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
-    assert value is not PydanticUndefined
-    return json.dumps(value)
+    return "required" if value is PydanticUndefined else json.dumps(value)
 
 
 class TestCaching:
