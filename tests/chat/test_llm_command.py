@@ -308,7 +308,7 @@ def test_without_a_server_it_says_so(run, person):
 def test_a_process_takes_a_key_from_a_pipe_and_says_what_failed_by_its_exit_code(server_env, run):
     base = ("set", "mine", "--provider", "openai", "--model", "m", "--key-stdin")
     done = process(*base, env=server_env, input=KEY + "\n", capture_output=True)
-    assert (done.returncode, done.stdout) == (0, "mine is set for all workspaces.\n")
+    assert (done.returncode, done.stdout) == (0, "mine is set for all workspaces.\n"), done.stderr
     assert ModelConfig.objects.get(alias="mine").encrypted_key
     done = process("unset", "nobody", env=server_env, capture_output=True)
     assert done.returncode == 1
