@@ -35,15 +35,39 @@ class SessionIn(BaseModel, extra="forbid"):
 
     title: str = Field("", max_length=200)
     workspace: UUID | None = None
+    #: The name of a workflow of that workspace; with `version` it answers with that one, whichever is active.
+    workflow: str = Field("", max_length=255)
+    version: int | None = Field(None, ge=1)
+
+
+class SessionChange(BaseModel, extra="forbid"):
+    """What is named is changed. `workflow` null: the default answers; `version` null: the active one does."""
+
+    title: str = Field("", max_length=200)
+    is_active: bool = True
+    workflow: str | None = Field(None, max_length=255)
+    version: int | None = Field(None, ge=1)
 
 
 class SessionOut(Schema):
+    """`workflow` null: the default answers; `version`: the one that the session is pinned to."""
+
     id: UUID
     title: str
+    workflow: str | None
+    version: int | None
     is_active: bool
     seq: int
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+    @staticmethod
+    def resolve_workflow(row: ChatSession) -> str | None:
+        return row.workflow.name if row.workflow is not None else None
+
+    @staticmethod
+    def resolve_version(row: ChatSession) -> int | None:
+        return row.workflow.version if row.workflow is not None and row.workflow_pinned else None
 
 
 class SessionPage(Schema):
@@ -95,13 +119,26 @@ async def list_sessions(
 
 @router.post("/sessions", response={201: SessionOut}, summary="Create a session")
 async def create_session(request: HttpRequest, body: SessionIn) -> Status[ChatSession]:
-    made = await database.run(turns.create_session, caller_of(request), workspace_id=body.workspace, title=body.title)
+    made = await database.run(
+        turns.create_session,
+        caller_of(request),
+        workspace_id=body.workspace,
+        title=body.title,
+        workflow=body.workflow,
+        version=body.version,
+    )
     return Status(201, made)
 
 
 @router.get("/sessions/{uuid:session_id}", response=SessionOut, summary="One session")
 async def get_session(request: HttpRequest, session_id: UUID) -> ChatSession:
     return await database.run(turns.find_session, caller_of(request), session_id)
+
+
+@router.patch("/sessions/{uuid:session_id}", response=SessionOut, summary="Change what is named of a session")
+async def change_session(request: HttpRequest, session_id: UUID, body: SessionChange) -> ChatSession:
+    changes = body.model_dump(exclude_unset=True)
+    return await database.run(turns.change_session, caller_of(request), session_id, changes)
 
 
 @router.get("/sessions/{uuid:session_id}/messages", response=HistoryPage, summary="A page of a session's history")
@@ -126,7 +163,7 @@ def _mint(caller: Caller) -> str:
 
 def _sessions(caller: Caller, *, limit: int, cursor: str | None) -> tuple[list[ChatSession], str | None]:
     """A page by (last use, id), newest first: a cursor stays true while sessions come and go."""
-    found = ChatSession.objects.visible_to(caller).order_by("-updated_at", "-id")
+    found = ChatSession.objects.visible_to(caller).with_workflow().order_by("-updated_at", "-id")
     if cursor is not None:
         at, last_id = _parse_cursor(cursor)
         found = found.older_than(at, last_id)

@@ -65,6 +65,11 @@ class Connection:
         self._allowance = _Allowance(config().chat.commands_per_minute)
         self._refused = 0
 
+    @property
+    def entered(self) -> bool:
+        """The caller was let in."""
+        return self._caller is not None
+
     def open(self) -> None:
         """Begin; a `hello` must follow in time."""
         loop = asyncio.get_running_loop()
@@ -171,7 +176,7 @@ class Connection:
         try:
             if text is None:
                 raise BadFrame("Only text frames are understood.", code="binary_frame")
-            self._do(protocol.parse(text))
+            self._do(self._parse(text))
         except BadFrame as error:
             self._error(error, error.id)
 
@@ -183,7 +188,11 @@ class Connection:
         else:
             self._error(error, protocol.id_of(text) if text else None)
 
-    def _do(self, command: protocol.AnyCommand) -> None:
+    def _parse(self, text: str) -> protocol.Command:
+        """A frame as one of this socket's commands. Raises BadFrame."""
+        return protocol.parse(text)
+
+    def _do(self, command: protocol.Command) -> None:
         match command:
             case protocol.Ping():
                 self._reply(protocol.Pong())
@@ -194,14 +203,20 @@ class Connection:
                 self._spawn(self._on_hello(command))
             case _ if not self._greeted:
                 raise BadFrame("Send hello before anything else.", code="hello_first", id=getattr(command, "id", None))
-            case protocol.MessageSend():
-                self._on_message_send(command)
-            case protocol.TurnStop():
-                self._spawn(self._on_turn_stop(command))
             case protocol.Seen():
                 if self.outbox.seen(command.frames):
                     # The faster we send, the more often a client must say so: that may not use up its commands.
                     self._allowance.give_back()
+            case _:
+                self._on_command(command)
+
+    def _on_command(self, command: protocol.Command) -> None:
+        """What this kind of socket is for."""
+        match command:
+            case protocol.MessageSend():
+                self._on_message_send(command)
+            case protocol.TurnStop():
+                self._spawn(self._on_turn_stop(command))
 
     def _no_hello(self) -> None:
         if not self._greeted:
@@ -217,10 +232,13 @@ class Connection:
                     " or send a token.",
                     code="origin_not_allowed",
                 )
-            caller, session = await database.run(replay.enter, self.credentials, _uuid(self._wanted))
+            await self._enter(command)
         except ChainError as error:
             self._refuse(error, _close_code(error))
-            return
+
+    async def _enter(self, command: protocol.Hello) -> None:
+        """Let the caller in and say welcome. Raises NotAuthenticated, NotFound, DatabaseUnavailable."""
+        caller, session = await database.run(replay.enter, self.credentials, _uuid(self._wanted))
         self._caller, self.session_id = caller, session.id
         await self._runtime.hub.join(session.id, self.outbox)
         self._reply(
@@ -229,12 +247,7 @@ class Connection:
                 you=protocol.You(id=str(caller.user_id), name=caller.name),
                 seq=session.seq,
                 epoch=self._runtime.hub.epoch,
-                limits=protocol.Limits(
-                    frame=config().chat.max_frame_bytes,
-                    text=config().chat.max_text_chars,
-                    credit=self.outbox.credit,
-                    page=config().chat.page_rows,
-                ),
+                limits=self._limits(),
             )
         )
         if not self._runtime.hub.store_up:
@@ -245,6 +258,15 @@ class Connection:
         self._welcomed = True
         if self._sends:
             self._begin_sending()
+
+    def _limits(self) -> protocol.Limits:
+        options = config().chat
+        return protocol.Limits(
+            frame=options.max_frame_bytes,
+            text=options.max_text_chars,
+            credit=self.outbox.credit,
+            page=options.page_rows,
+        )
 
     def _on_message_send(self, command: protocol.MessageSend) -> None:
         if len(self._sends) >= _MAX_WAITING:

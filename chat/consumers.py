@@ -11,6 +11,7 @@ from django.http.cookie import parse_cookie
 from chat.connection import Connection
 from chat.replay import Credentials
 from chat.runtime import Runtime
+from chat.workflow_connection import WorkflowConnection
 from kernel.conf import config
 
 
@@ -19,6 +20,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels ships no ty
 
     # No layer channel: with one, losing Redis would end every socket, and the hub carries our events.
     channel_layer_alias = ""
+    connection_class = Connection
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         # Channels hops to a thread before each event to close database connections; this task never holds one.
@@ -35,7 +37,7 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels ships no ty
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
         allowed = origin_allowed(self.scope, headers)
         cookie = parse_cookie(headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME, "") if allowed else ""
-        self._connection = Connection(
+        self._connection = self.connection_class(
             Runtime.current(),
             wanted=self.scope["url_route"]["kwargs"].get("session_id", ""),
             credentials=Credentials(session_key=cookie),
@@ -51,6 +53,12 @@ class ChatConsumer(AsyncConsumer):  # type: ignore[misc]  # Channels ships no ty
 
     async def _send_close(self, code: int, reason: str) -> None:
         await self.base_send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+class WorkflowConsumer(ChatConsumer):
+    """A socket at `/ws/workflows/`."""
+
+    connection_class = WorkflowConnection
 
 
 def origin_allowed(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:

@@ -33,6 +33,10 @@ class ChatSessionQuerySet(WorkspaceQuerySet):
             workspace__memberships__role__in=WRITERS,
         )
 
+    def with_workflow(self) -> Self:
+        """With the name and version of what answers, in the same query."""
+        return self.select_related("workflow").defer("workflow__workflow_definition")
+
     def older_than(self, at: datetime, last_id: UUID) -> Self:
         """What follows (`at`, `last_id`) in the order of last use."""
         return self.filter(models.Q(updated_at__lt=at) | models.Q(updated_at=at, id__lt=last_id))

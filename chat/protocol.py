@@ -6,7 +6,7 @@ also the reference that client authors read.
 
 import json
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -278,6 +278,7 @@ ERROR_CODES = {
     "output_invalid": "The answer never took the form that the workflow asks for; try again.",
     "tool_failed": "A tool that the workflow calls failed or took too long.",
     "question_refused": "A rule of this workspace refuses the message; the message says why.",
+    "validator_failed": "A validator failed or took too long, so nothing was let through; try again shortly.",
     "answer_refused": "A rule of this workspace held the answer back.",
     "budget_exceeded": "A budget of this workspace is used up; try again after `retry_after`.",
     "price_missing": "A money budget can't be kept for a model without a price; tell the operator.",
@@ -289,6 +290,7 @@ ERROR_CODES = {
 
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 _encoder = msgspec.json.Encoder()
+C = TypeVar("C")
 
 
 class BadFrame(Invalid):
@@ -303,8 +305,13 @@ class BadFrame(Invalid):
 
 def parse(frame: str) -> AnyCommand:
     """The command in a text frame. Raises BadFrame, which says what is wrong and where."""
+    return decode(frame, _decoder)
+
+
+def decode(frame: str, decoder: msgspec.json.Decoder[C]) -> C:
+    """`parse` for the commands of any of our sockets."""
     try:
-        return _decoder.decode(_without_lone_surrogates(frame))
+        return decoder.decode(_without_lone_surrogates(frame))
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError, UnicodeError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         # A field's name comes back in the text, and may be as long as a frame.

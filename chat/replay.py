@@ -75,15 +75,18 @@ def enter(credentials: Credentials, session_id: UUID) -> tuple[Caller, ChatSessi
     return caller, find_session(caller, session_id)
 
 
-def objections(asked: Iterable[tuple[Credentials, UUID]]) -> list[Refused | None]:
-    """For each credentials and session: why the caller may be here no longer, if so.
+def objections(asked: Iterable[tuple[Credentials, UUID | None]]) -> list[Refused | None]:
+    """For each credentials and session (None: a socket without one): why the caller may be here no longer, if so.
 
     Signed out or deactivated: NotAuthenticated; membership or session gone: NotFound.
     """
     found: list[Refused | None] = []
     for credentials, session_id in asked:
         try:
-            enter(credentials, session_id)
+            if session_id is None:
+                identify(credentials)
+            else:
+                enter(credentials, session_id)
         except (NotAuthenticated, NotFound) as error:
             found.append(error)
         else:

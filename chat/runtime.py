@@ -26,12 +26,15 @@ from chat.runner import Runner
 from kernel import database, redis
 from kernel.conf import config
 from kernel.errors import ChainError
-from llm import aliases
+from llm import aliases, sweeping
+from llm.execution import executions
 from vectorstore.embeddings.embedder import embedder
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_BATCH = 100
+#: Seconds between two looks for runs of dead processes; a worker does it too, where there is one.
+_SWEEP_EVERY = 60
 
 
 class Connected(Protocol):
@@ -40,6 +43,9 @@ class Connected(Protocol):
     outbox: Outbox
     session_id: UUID | None
     credentials: Credentials
+
+    @property
+    def entered(self) -> bool: ...
 
     async def close(self, code: Close) -> None: ...
 
@@ -80,6 +86,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self._warm(), name="chain-warm"),
             asyncio.create_task(self._watch_connections(), name="chain-watch"),
+            asyncio.create_task(self._sweep(), name="chain-sweep"),
         ]
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,6 +102,7 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await executions.close()
         await self.runner.close()
         await self.hub.close()
         await aliases.close()
@@ -110,6 +118,17 @@ class Runtime:
             logger.error("action=warm_failed error=%s", error.message)  # noqa: TRY400  its text is the whole story
         _settle_memory()
         self.warm = True
+
+    async def _sweep(self) -> None:
+        """End the runs that dead processes left open: a server without a worker does it by itself."""
+        while True:
+            try:
+                await database.run(sweeping.sweep)
+            except ChainError as error:
+                logger.info("action=sweep_later error=%s", error.code)
+            except Exception:
+                logger.exception("action=sweep_failed")
+            await asyncio.sleep(_SWEEP_EVERY)
 
     # Drain -----------------------------------------------------------------------------------------------------------
 
@@ -132,7 +151,7 @@ class Runtime:
         logger.info("action=drain sockets=%d turns=%d", len(self.connections), len(self.runner.jobs))
         self.runner.draining = True
         self.hub.tell_all(self.goodbye)
-        await self.runner.drain(options.drain_seconds)
+        await asyncio.gather(self.runner.drain(options.drain_seconds), executions.drain(options.drain_seconds))
         left = list(self.connections)
         for start in range(0, len(left), _CLOSE_BATCH):
             batch = left[start : start + _CLOSE_BATCH]
@@ -170,10 +189,10 @@ class Runtime:
                     logger.exception("action=revalidate_failed")
 
     async def _revalidate(self) -> None:
-        known = [one for one in self.connections if one.session_id is not None]
+        known = [one for one in self.connections if one.entered]
         for start in range(0, len(known), 100):
             batch = known[start : start + 100]
-            asked = [(one.credentials, one.session_id) for one in batch if one.session_id is not None]
+            asked = [(one.credentials, one.session_id) for one in batch]
             for one, objection in zip(batch, await database.run(replay.objections, asked), strict=True):
                 if objection is not None:
                     await one.turn_out(objection)

@@ -26,7 +26,7 @@ from kernel.errors import (
     Unavailable,
 )
 from kernel.redaction import redact_data
-from llm.rest import caches, log, models, money, prompts
+from llm.rest import caches, log, models, money, prompts, runs, workflows
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ api.add_router("", prompts.router)
 api.add_router("", models.router)
 api.add_router("", log.router)
 api.add_router("", money.router)
+api.add_router("", workflows.router)
+api.add_router("", runs.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:

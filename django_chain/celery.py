@@ -31,6 +31,7 @@ app.conf.update(
             "task": "accounts.tasks.forget_expired_sign_ins",
             "schedule": crontab(hour="3", minute="17"),
         },
+        "end-overdue-runs": {"task": "llm.tasks.end_overdue_runs", "schedule": crontab()},
         "prune-cached-answers": {"task": "llm.tasks.prune_cached_answers", "schedule": crontab(minute="*/10")},
         "prune-budget-counters": {
             "task": "llm.tasks.prune_budget_counters",

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from llm import counters, exact_cache
+from llm import counters, exact_cache, sweeping
 from llm.models import CachedAnswer
 
 
@@ -16,3 +16,9 @@ def prune_cached_answers() -> None:
 def prune_budget_counters() -> None:
     """Forget windows of budgets that are over."""
     counters.prune()
+
+
+@shared_task
+def end_overdue_runs() -> None:
+    """End the runs outside of chats whose process died."""
+    sweeping.sweep()

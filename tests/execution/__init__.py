@@ -1,0 +1,1 @@
+"""Running workflows outside of chats."""
