@@ -6,12 +6,14 @@ Every pattern runs on RE2, which is linear in the text whatever the text is; wha
 neighbours) a small function decides. One search with all of them at once passes over ordinary text.
 """
 
+# ruff: noqa: E501, S105  patterns read best in one piece, and their names are no passwords
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import re2
+import re2  # type: ignore[import-untyped]  # google-re2 ships none
 
 from kernel.errors import Misconfigured
 from kernel.redaction_checks import bearer, card, common, iban, phone, quoted_secret, unquoted_secret
@@ -19,7 +21,7 @@ from kernel.redaction_checks import bearer, card, common, iban, phone, quoted_se
 #: `redact_data` looks no deeper: no plain data of ours is, and a row must be writable.
 _MAX_DEPTH = 100
 #: Which bytes of a match to take out; None: the match is none.
-Check = Callable[[bytes, "re2._Match[bytes]"], tuple[int, int] | None]
+Check = Callable[[bytes, Any], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ _RULES = (
     _Rule("api_key", _EDGE + r"(sk-(?:(?:ant|proj|or|svcacct|admin|test|live|lf)-[A-Za-z0-9_-]{8,}|[A-Za-z0-9_-]*[0-9][A-Za-z0-9_-]*))", unquoted_secret(16)),
     _Rule("password", r"""[a-zA-Z][a-zA-Z0-9+.-]*:(?:\\?/){2}[^\s/@:"'<>\\]*:([^\s/"'<>\\]+)@"""),
     _Rule("authorization", r"""(?i)authorization(?:["'\\]{0,3}\s{0,3}[:=,]\s{0,3}["'\\b]{0,3})(?:[a-z]+\s+)?([^\s"',;\\]{6,})"""),
-    _Rule("authorization", r"(?i)\b(?:bearer|basic)(?:\s|%20)+([A-Za-z0-9._~+/-]{8,}=*)", bearer),
+    _Rule("authorization", r"(?i)" + _EDGE + r"(?:bearer|basic)(?:\s|%20)+([A-Za-z0-9._~+/-]{8,}=*)", bearer),
     _Rule("secret", f"(?i){_SECRET_NAME}{_SIGN}" + r"""(?:\\"((?:[^"\\])+)|"((?:[^"\\]|\\.)+)|'((?:[^'\\]|\\.)+))""", quoted_secret),
     _Rule("secret", f"(?i)({_SECRET_NAME}){_SIGN}" + r"""([^\s"'\\,;&<>{}()\[\]]{4,})""", unquoted_secret(4)),
     _Rule("card", r"\d(?:(?:[ .-]|\xc2\xa0)?\d){12,40}", card),
@@ -66,11 +68,11 @@ _RULES = (
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    any: "re2._Regexp[bytes]"
-    rules: tuple[tuple[_Rule, "re2._Regexp[bytes]"], ...]
+    any: Any
+    rules: tuple[tuple[_Rule, Any], ...]
 
 
-_registered: dict[str, "re2._Regexp[str]"] = {}
+_registered: dict[str, Any] = {}
 
 
 def register_redaction(name: str, pattern: Any) -> None:
@@ -80,7 +82,7 @@ def register_redaction(name: str, pattern: Any) -> None:
     one that matches the empty text.
     """
     try:
-        compiled: re2._Regexp[str] = re2.compile(pattern)
+        compiled = re2.compile(pattern)
         empty = compiled.search("")
     except (re2.error, TypeError, AttributeError) as error:
         raise Misconfigured(f"The redaction {name!r} needs a pattern of RE2 as text (no lookaround).") from error
@@ -132,7 +134,7 @@ def _value(key: Any, value: Any, depth: int) -> Any:
     return "[redacted:secret]" if named else redact_data(value, _depth=depth)
 
 
-def _without(raw: bytes, rule: _Rule, pattern: "re2._Regexp[bytes]") -> bytes:
+def _without(raw: bytes, rule: _Rule, pattern: Any) -> bytes:
     pieces, done, at = [], 0, 0
     replacement = b"[redacted:%s]" % rule.kind.encode()
     while (match := pattern.search(raw, at)) is not None:
@@ -160,7 +162,7 @@ def _compiled() -> _Compiled:
 
 
 @cache
-def _secret_name() -> "re2._Regexp[str]":
+def _secret_name() -> Any:
     return re2.compile(
         rf"(?i)(?:^|[_.-]|\b){_SECRET_NAME}$|(?i)^(?:authorization|cookie)$|[a-z](?:Password|Secret|Token|Key)$"
     )

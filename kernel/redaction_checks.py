@@ -33,7 +33,7 @@ def common(raw: bytes, match: Any) -> Span:
 def bearer(raw: bytes, match: Any) -> Span:
     """A token, rather than the word after "bearer" or "basic" in prose."""
     token = match.group(1)
-    if match.group(0)[:5].lower() == b"basic":
+    if b"basic" in raw[match.start() : match.start(1)].lower():
         try:
             return match.span(1) if b":" in b64decode(token + b"=" * (-len(token) % 4)) else None
         except (binascii.Error, ValueError):

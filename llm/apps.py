@@ -13,7 +13,7 @@ class LlmConfig(AppConfig):
 
     def ready(self) -> None:
         # They need the app registry.
-        from llm import configuration, generation, models  # noqa: PLC0415
+        from llm import checks, configuration, generation, models  # noqa: F401, PLC0415  checks registers itself
 
         def changed(instance: Any, origin: Any = None, **_: object) -> None:
             gone = getattr(origin, "model", type(origin)) not in (type(None), type(instance))

@@ -26,6 +26,7 @@ from typing_extensions import override
 from kernel.errors import Misconfigured
 from llm.answer_cache import CacheOptions
 from llm.errors import WorkflowInvalid
+from llm.validators import Validators
 from llm.registry import Factory, workflow_steps
 from llm.state import WorkflowState
 from llm.steps.base import Step, holders, registered
@@ -45,8 +46,8 @@ class WorkflowOptions(BaseModel):
     timeout: float | None = Field(default=None, gt=0, le=86_400)
     cache: CacheOptions | None = None
     #: `{"validator": name, …options}`, beside those of the setting.
-    input_validators: list[dict[str, Any]] = Field(default_factory=list, max_length=20)
-    output_validators: list[dict[str, Any]] = Field(default_factory=list, max_length=20)
+    input_validators: Validators = Field(default_factory=list)
+    output_validators: Validators = Field(default_factory=list)
     #: What the interaction log keeps of prompts and answers; null: as the setting says.
     log_content: Literal["full", "redacted", "none"] | None = None
 

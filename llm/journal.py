@@ -55,6 +55,13 @@ class Closed:
 class Journal(Protocol):
     """What a model call tells of itself."""
 
+    @property
+    def run(self) -> "RunRef | None":
+        """Whose rows it writes; None: nobody's."""
+
+    def keep(self, log_content: str) -> None:
+        """Keep no more of the texts than this policy lets: full, redacted, none."""
+
     def output_bound(self, own: int | None) -> int | None:
         """The tokens that a call's answer may have: the model's `own` bound, else what a budget holds back for it."""
 
@@ -68,6 +75,11 @@ class Journal(Protocol):
 
 class Unwritten:
     """Keeps nothing: for runs that leave no rows."""
+
+    run = None
+
+    def keep(self, log_content: str) -> None:
+        return
 
     def output_bound(self, own: int | None) -> int | None:
         return own
@@ -91,6 +103,8 @@ class RunRef:
     attempt: int = 1
     #: The number of the row that was opened with the run.
     first_call: int = 0
+    #: The workflow's policy for texts, where it is stricter than the setting's.
+    log_content: str = "full"
     #: Budgets may hold something back for it. Only who opened the run can tell that nothing is.
     holds: bool = True
 
@@ -168,6 +182,9 @@ class RunJournal:
         """What holds for the run: its budgets, and the workflow version that its rows name."""
         self._configuration = configuration
         self.run = ledger.with_workflow(self.run, workflow_id)
+
+    def keep(self, log_content: str) -> None:
+        self.run = replace(self.run, log_content=log_content)
 
     def output_bound(self, own: int | None) -> int | None:
         return budgets.output_bound(self._holding, own, user_id=self.run.user_id)

@@ -15,7 +15,8 @@ from django.db.models.functions import Now
 
 from kernel.conf import config
 from kernel.errors import Conflict
-from llm import budgets, counters
+from kernel.redaction import redact_data
+from llm import budgets, counters, signals
 from llm.configuration import Price
 from llm.counters import Spent
 from llm.errors import ProviderMisconfigured, ProviderRateLimited, ProviderRefused, ProviderUnavailable
@@ -42,7 +43,8 @@ _MOST_TOKENS = 2**31 - 1
 
 def open_run(run: RunRef, *, in_chat: bool) -> None:
     """The first row of a run. A chat's run has a lease; any other must end by a time that is written down."""
-    _row(run, run.first_call, closes_by=None if in_chat else _latest_end()).save(force_insert=True)
+    _open(run, in_chat=in_chat)
+    signals.run_opened(run)
 
 
 def must_write(run: RunRef, call: Call, configuration: Configuration) -> bool:
@@ -61,7 +63,7 @@ def open_call(run: RunRef, call: Call, closed: Sequence[Closed], configuration: 
         if closed and budgets.holds_calls(configuration, run.user_id):
             counters.settle(run.workspace_id, run.run_id, [_spent(one) for one in closed], rest="keep")
         budgets.begin_call(configuration, run, call)
-        values = _of_call(call) | {"price": _price_as_json(call.price)}
+        values = _of_call(call, run) | {"price": _price_as_json(call.price)}
         if call.number == run.first_call:
             # If this process dies, the row says at least who was asked.
             InteractionLog.objects.filter(run_id=run.run_id, call=call.number).update(**values)
@@ -73,6 +75,7 @@ def open_call(run: RunRef, call: Call, closed: Sequence[Closed], configuration: 
 def close_run(ending: Ending) -> None:
     """Write what a run's end says of its calls; part of the transaction that ends the run."""
     run = ending.run
+    signals.run_closed(ending)
     if ending.leftovers:
         _lock(run)  # an opening may be under way: it comes before this, or finds the run ended
     _write_closed(run, ending.calls, status=ending.status, steps=ending.steps)
@@ -102,7 +105,7 @@ def reopen_run(run: RunRef, *, asked: Usage = NO_USAGE) -> RunRef:
     counters.settle(run.workspace_id, run.run_id, (), rest="count_calls")
     last: int | None = InteractionLog.objects.filter(run_id=run.run_id).aggregate(last=Max("call"))["last"]
     again = replace(run, first_call=0 if last is None else last + 1)
-    open_run(again, in_chat=True)
+    _open(again, in_chat=True)
     return again
 
 
@@ -131,6 +134,10 @@ def _row(run: RunRef, number: int, **more: Any) -> InteractionLog:
         attempt=run.attempt,
         **more,
     )
+
+
+def _open(run: RunRef, *, in_chat: bool) -> None:
+    _row(run, run.first_call, closes_by=None if in_chat else _latest_end()).save(force_insert=True)
 
 
 def _latest_end() -> Any:
@@ -163,7 +170,7 @@ def _close_leftovers(run: RunRef, status: CallStatus, usage: Usage, *, text: str
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cost=cost_of(usage, 0, price),
-        response_text=_content(text) or "",
+        response_text=_content(text, run) or "",
     )
     if last.call:
         rows.update(**common)
@@ -193,13 +200,13 @@ def _count(tokens: int) -> int:
     return min(max(tokens, 0), _MOST_TOKENS)
 
 
-def _of_call(call: Call) -> dict[str, Any]:
+def _of_call(call: Call, run: RunRef) -> dict[str, Any]:
     return {
         "alias": call.alias,
         "provider": call.provider,
         "model_name": call.model,
-        "model_parameters": call.parameters,
-        "prompt_text": _content(call.messages),
+        "model_parameters": redact_data(call.parameters),
+        "prompt_text": _content(call.messages, run),
         "prompt_id": call.prompt_id,
     }
 
@@ -208,24 +215,24 @@ def _write_closed(
     run: RunRef, closed: Sequence[Closed], *, status: CallStatus, steps: Sequence[dict[str, Any]] = ()
 ) -> None:
     for one in closed:
-        values = _of_closed(one, status)
+        values = _of_closed(one, status, run)
         if steps and one.call.number == run.first_call:
-            values["steps"] = list(steps)
+            values["steps"] = redact_data(steps)
         # An open row of this attempt: an end is written once, and by whose call it was.
         InteractionLog.objects.filter(
             run_id=run.run_id, call=one.call.number, attempt=run.attempt, status=CallStatus.STARTED
         ).update(**values, workflow_id=run.workflow_id, finished_at=Now(), updated_at=Now())
     if steps and all(one.call.number != run.first_call for one in closed):
-        InteractionLog.objects.filter(run_id=run.run_id, call=run.first_call).update(steps=list(steps))
+        InteractionLog.objects.filter(run_id=run.run_id, call=run.first_call).update(steps=redact_data(steps))
 
 
-def _of_closed(closed: Closed, status: CallStatus) -> dict[str, Any]:
+def _of_closed(closed: Closed, status: CallStatus, run: RunRef) -> dict[str, Any]:
     price, usage = closed.call.price, closed.usage
     spoken = (closed.latency_ms or 0) - (closed.first_token_ms or 0)
-    return _of_call(closed.call) | {
+    return _of_call(closed.call, run) | {
         "status": closed.status or status,
         "error_category": closed.error_category,
-        "response_text": _content(closed.text) or "",
+        "response_text": _content(closed.text, run) or "",
         "input_tokens": _count(usage.input_tokens),
         "output_tokens": _count(usage.output_tokens),
         "cached_input_tokens": min(_count(closed.cached_input_tokens), _count(usage.input_tokens)),
@@ -235,7 +242,7 @@ def _of_closed(closed: Closed, status: CallStatus) -> dict[str, Any]:
         "first_token_ms": closed.first_token_ms,
         "latency_ms": closed.latency_ms,
         "tokens_per_second": round(usage.output_tokens * 1000 / spoken, 2) if spoken > 0 else None,
-        "metadata": closed.metadata,
+        "metadata": redact_data(closed.metadata),
     }
 
 
@@ -263,6 +270,13 @@ def _price_of_json(price: dict[str, str] | None) -> Price | None:
     )
 
 
-def _content(content: Any) -> Any:
+#: A workflow may be stricter than the setting, never laxer.
+_POLICIES = ("full", "redacted", "none")
+
+
+def _content(content: Any, run: RunRef) -> Any:
     """What the policy lets the log keep."""
-    return None if config().llm.log_content == "none" else content
+    policy = max(config().llm.log_content, run.log_content, key=_POLICIES.index)
+    if policy == "none":
+        return None
+    return redact_data(content) if policy == "redacted" else content

@@ -114,7 +114,7 @@ memory_stores: Registry[Factory] = Registry("memory store")
 parsers: Registry[Factory] = Registry("parser")
 workflow_steps: Registry[Factory] = Registry("workflow step")
 validators: Registry[Factory] = Registry("validator")
-#: `render(config, values)` of prompts of the kind "custom"; see docs/prompts.md.
+#: Makers of the messages of prompts of the kind "custom": llm.prompts.Renderer.
 prompt_renderers: Registry[Factory] = Registry("prompt renderer")
 #: Functions that a `transform` step may call, and tools that a `tool` or `agent` step may.
 transforms: Registry[Callable[..., Any]] = Registry("transform")
@@ -125,6 +125,7 @@ callback_handlers: Registry[Factory] = Registry("callback handler")
 #: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
 
+validators.add("rules", "llm.rules:Rules")
 answer_caches.add("exact", "llm.exact_cache:ExactCache")
 llm_providers.add("openai", "llm.providers.openai:provider")
 llm_providers.add("google", "llm.providers.google:provider", extra="google")

@@ -15,7 +15,13 @@ one that raises is logged and disturbs nothing. `sender` is the class named; eve
 | `breaker_opened`, `breaker_closed` | ModelConfig | `alias`; sent where it happens, tied to no commit |
 """
 
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
 from django.dispatch import Signal
+
+if TYPE_CHECKING:
+    from llm.journal import Ending, RunRef
 
 run_started = Signal()
 first_token = Signal()
@@ -34,3 +40,28 @@ model_changed = Signal()
 budget_exceeded = Signal()
 breaker_opened = Signal()
 breaker_closed = Signal()
+
+
+def tell(signal: Signal, **arguments: Any) -> None:
+    """Send a signal about a run; what a receiver raises is logged by Django and harms nothing."""
+    # Who imports the signals (an app's ready()) may do so before the models are loaded.
+    from llm.models import InteractionLog  # noqa: PLC0415
+
+    signal.send_robust(InteractionLog, **arguments)
+
+
+def run_opened(run: "RunRef") -> None:
+    """`run_started`, once the transaction that opens the run has committed."""
+    transaction.on_commit(lambda: tell(run_started, run=run), robust=True)
+
+
+def run_closed(ending: "Ending") -> None:
+    """`run_finished` or `run_failed`, once the transaction that ends the run has committed."""
+    status = str(ending.status)
+    if status in ("ok", "stopped", "cached"):
+        transaction.on_commit(lambda: tell(run_finished, run=ending.run, status=status), robust=True)
+    else:
+        category = ending.error_category
+        transaction.on_commit(
+            lambda: tell(run_failed, run=ending.run, status=status, error_category=category), robust=True
+        )

@@ -36,6 +36,7 @@ const FAILURES = {
   output_invalid: "The model's answer never took the right form.",
   tool_failed: "A tool that the answer needs failed.",
   question_refused: "This message can't be answered here.",
+  validator_failed: "The rules here couldn't be checked. Ask again shortly.",
   answer_refused: "The answer was held back by a rule.",
   budget_exceeded: "A budget is used up. Ask again later.",
   price_missing: "The model has no price, which its budget needs. Tell whoever runs this site.",

@@ -1,0 +1,168 @@
+"""Validators and middleware around a run, with the fake model."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from kernel.errors import ChainError
+from llm import checks, registry, validators, workflows
+from llm.errors import AnswerRefused, QuestionRefused, WorkflowInvalid
+from llm.events import Event, ModelStarted, Step, Text
+from llm.state import RunContext, WorkflowInput
+from llm.validators import PASS, Context, Verdict, refuse
+from tests.llm.conftest import NOBODY, Configure
+
+FAKE = {"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"answers": ["the answer of bob@example.org"]}}
+
+
+@pytest.fixture(autouse=True)
+def _names() -> Iterator[None]:
+    yield
+    for kind in (registry.validators, registry.middleware):
+        for name in [name for name in kind.names() if name.startswith("test_")]:
+            kind.remove(name)
+
+
+async def run(question: str = "hello", **options: Any) -> list[Event]:
+    inputs = WorkflowInput(workspace_id=NOBODY, user_id=None, session_id=None, question=question)
+    seen: list[Event] = []
+    stream = workflows.stream({"steps": [{"type": "llm"}], **options}, inputs)
+    async with aclosing(stream) as events:
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, Text):
+                shown.append(event.text)
+    return seen
+
+
+shown: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _model(configure: Configure) -> None:
+    shown.clear()
+    configure(default=FAKE)
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+async def test_a_refused_question_reaches_no_model() -> None:
+    called: list[str] = []
+
+    @registry.middleware.register("test_seen")
+    def seen(run: RunContext, inputs: WorkflowInput, call_next: Any) -> AsyncGenerator[Event, None]:
+        called.append(inputs.question)
+        return call_next(inputs)  # type: ignore[no-any-return]
+
+    rules = {"validator": "rules", "words": ["Projekt Élan"], "message": "Not here."}
+    with pytest.raises(QuestionRefused, match="Not here"):
+        await run("tell me of PROJEKT  elan!", input_validators=[rules])
+    assert not shown
+    assert text_of(await run("tell me of projekt elans", input_validators=[rules]))
+
+
+async def test_a_replaced_question_is_what_the_model_gets() -> None:
+    events = await run("I am bob@example.org", input_validators=[{"validator": "rules", "redact": True}])
+    (started,) = (event for event in events if isinstance(event, ModelStarted))
+    assert started.messages[-1]["content"] == "I am [redacted:email]"
+
+
+async def test_a_refused_answer_shows_nothing_of_it() -> None:
+    with pytest.raises(AnswerRefused):
+        await run(output_validators=[{"validator": "rules", "patterns": ["answer"]}])
+    assert shown == []
+
+
+async def test_an_answer_is_shown_in_the_form_that_passed() -> None:
+    events = await run(output_validators=[{"validator": "rules", "redact": True}])
+    assert text_of(events) == "the answer of [redacted:email]"
+
+
+@pytest.mark.parametrize("rules", [{"max_chars": 3}, {"patterns": ["(?i)HELL."]}, {"words": ["hello"]}])
+async def test_each_rule_refuses(rules: dict[str, Any]) -> None:
+    with pytest.raises(QuestionRefused):
+        await run("hello", input_validators=[{"validator": "rules", **rules}])
+
+
+async def test_a_validator_that_raises_or_hangs_lets_nothing_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    class Hangs:
+        async def check(self, text: str, context: Context) -> Verdict:
+            await asyncio.Event().wait()
+            return PASS
+
+    def raises(text: str, context: Context) -> Verdict:
+        raise RuntimeError(text)
+
+    registry.validators.add("test_hangs", lambda config: Hangs())
+    registry.validators.add("test_raises", lambda config: raises)
+    monkeypatch.setattr(validators, "TIMEOUT", 0.05)
+    for name in ("test_hangs", "test_raises"):
+        with pytest.raises(ChainError) as raised:
+            await run(output_validators=[{"validator": name}])
+        assert raised.value.code == "validator_failed"
+    assert shown == []
+
+
+async def test_a_validator_may_be_a_plain_function_and_is_told_whose_text_it_is() -> None:
+    told: list[Context] = []
+
+    def check(text: str, context: Context) -> Verdict:
+        told.append(context)
+        return refuse("no") if context.of == "output" else PASS
+
+    registry.validators.add("test_plain", lambda config: check)
+    own = [{"validator": "test_plain"}]
+    with pytest.raises(AnswerRefused, match="no"):
+        await run(input_validators=own, output_validators=own)
+    assert [context.of for context in told] == ["input", "output"]
+
+
+async def test_middleware_stands_around_the_run_the_first_outermost(configure: Configure) -> None:
+    for name in ("test_a", "test_b"):
+
+        @registry.middleware.register(name)
+        async def wraps(run: Any, inputs: Any, call_next: Any, name: str = name) -> AsyncGenerator[Event, None]:
+            yield Step(name, "started")
+            async with aclosing(call_next(inputs)) as events:
+                async for event in events:
+                    yield event
+            yield Step(name, "finished")
+
+    configure(default=FAKE, MIDDLEWARE=["test_a", "test_b"])
+    steps = [event.name + event.state[0] for event in await run() if isinstance(event, Step) if "test" in event.name]
+    assert steps == ["test_as", "test_bs", "test_bf", "test_af"]
+
+
+async def test_middleware_may_answer_by_itself(configure: Configure) -> None:
+    @registry.middleware.register("test_short")
+    async def short(run: Any, inputs: Any, call_next: Any) -> AsyncGenerator[Event, None]:
+        yield Text("closed today")
+
+    configure(default=FAKE, MIDDLEWARE=["test_short"])
+    events = await run()
+    assert text_of(events) == "closed today"
+    assert not any(isinstance(event, ModelStarted) for event in events)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"validator": "nope"}, {"validator": "rules", "patterns": ["("]}, {"validator": "rules", "what": 1}]
+)
+def test_a_workflow_with_a_wrong_validator_is_refused_with_its_place(wrong: dict[str, Any]) -> None:
+    with pytest.raises(WorkflowInvalid, match=r"input_validators\[0\]"):
+        workflows.compile_workflow({"steps": [{"type": "llm"}], "input_validators": [wrong]})
+
+
+def test_the_check_names_what_nobody_registered(configure: Configure) -> None:
+    configure(
+        default=FAKE, MIDDLEWARE=["a"], CALLBACKS=["b"], INPUT_VALIDATORS=[{"validator": "c"}],
+        OUTPUT_VALIDATORS=[{"validator": "rules", "words": 5}],
+    )  # fmt: skip
+    told = " ".join(fault.msg for fault in checks.check_names(None))
+    for part in ('["MIDDLEWARE"][0]', '["CALLBACKS"][0]', '["INPUT_VALIDATORS"][0]', '["OUTPUT_VALIDATORS"][0]'):
+        assert part in told
