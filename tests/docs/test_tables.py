@@ -19,8 +19,8 @@ from llm import conditions, grammar, ledger, mustache, prompts, registry, spend,
 from llm.answer_cache import CacheOptions
 from llm.effective import PUBLIC_OPTIONS
 from llm.errors import ProviderError
-from llm.providers.fake import FakeChatModel
 from llm.models import BudgetKind, CallStatus
+from llm.providers.fake import FakeChatModel
 from llm.rest import prompts as rest_prompts
 from tests.docs.pages import DOCS, ROOT, first_column, rows, section
 from tests.docs.reference import SECTIONS, keys
