@@ -14,10 +14,11 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from typing_extensions import override
 
 from kernel.errors import Invalid
-from llm import aliases, configuration, workflows
+from llm import aliases, configuration, execution, workflows
 from llm.configuration import WorkflowVersion
 from llm.events import Event, Output, Text
 from llm.journal import Unwritten
+from llm.runs import Ask
 from llm.state import RunContext, WorkflowInput
 
 #: The question, or an object with `question` (or `input`), `variables`, and any variables beside them.
@@ -81,7 +82,7 @@ class WorkflowRunnable(Runnable[Asked, Any]):
 
     async def _value(self, asked: Asked) -> Any:
         value: Any = None
-        async with aclosing(await self._events(asked)) as events:
+        async with aclosing(self._events(asked)) as events:
             async for event in events:
                 if isinstance(event, Output):
                     value = event.value
@@ -90,7 +91,7 @@ class WorkflowRunnable(Runnable[Asked, Any]):
     async def _pieces(self, inputs: AsyncIterator[Asked]) -> AsyncGenerator[Any, None]:
         wanted = Text if self._ends_in_text() else Output
         async for asked in inputs:
-            async with aclosing(await self._events(asked)) as events:
+            async with aclosing(self._events(asked)) as events:
                 async for event in events:
                     if isinstance(event, wanted):
                         yield event.text if isinstance(event, Text) else event.value
@@ -103,10 +104,24 @@ class WorkflowRunnable(Runnable[Asked, Any]):
     async def _events(self, asked: Asked) -> AsyncGenerator[Event, None]:
         whose = self._whose
         question, variables = _asked(asked)
-        inputs = WorkflowInput(whose.workspace_id, whose.user_id, whose.session_id, question, variables=variables)
-        holding = await configuration.current(whose.workspace_id)
-        run = RunContext(holding, Unwritten(), workflow=whose.workflow)
-        return workflows.stream(whose.workflow.definition, inputs, run=run)
+        if whose.log:
+            ask = Ask(
+                workspace_id=whose.workspace_id,
+                user_id=whose.user_id,
+                workflow=whose.workflow.name,
+                version=whose.workflow.version,
+                question=question,
+                variables=variables,
+                session_id=whose.session_id,
+            )
+            events = execution.execute(ask)
+        else:
+            inputs = WorkflowInput(whose.workspace_id, whose.user_id, whose.session_id, question, variables=variables)
+            run = RunContext(await configuration.current(whose.workspace_id), Unwritten(), workflow=whose.workflow)
+            events = workflows.stream(whose.workflow.definition, inputs, run=run)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
 
 def _asked(asked: Asked) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from kernel import database
 from kernel.errors import Invalid
 from llm import versions
 from llm.errors import ProviderUnavailable
-from llm.models import Workflow
+from llm.models import InteractionLog, Workflow
 from tests.conftest import Person
 from tests.llm.conftest import Configure
 
@@ -22,6 +22,7 @@ def _fakes(configure: Configure) -> None:
     configure(
         default={"PROVIDER": "fake", "MODEL": "fake"},
         json={"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"text": '{"n": 1}'}},
+        long={"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"text": "word ", "tokens": 10_000, "delay": 0.05}},
         broken={"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"error": "provider_unavailable"}, "MAX_RETRIES": 0},
     )
 
@@ -101,15 +102,29 @@ class TestAsync:
             await bad.ainvoke("x", config)
         assert heard[-1] == "ProviderUnavailable"
 
-    async def test_leaving_a_stream_ends_the_run(self, stored: Any) -> None:
-        chain = (await database.run(stored, PLAIN)).as_runnable()
-        before = len(asyncio.all_tasks())
+    async def test_its_calls_are_logged_unless_told_otherwise(self, stored: Any) -> None:
+        row = await database.run(stored, PLAIN)
+        logs = InteractionLog.objects.filter(workflow_id=row.pk)
 
-        pieces = chain.astream(ASKED)
+        await row.as_runnable(log=False).ainvoke(ASKED)
+        assert await database.run(logs.count) == 0
+        await row.as_runnable().ainvoke(ASKED)
+        log = await database.run(logs.get)
+        assert (log.status, [step["path"] for step in log.steps]) == ("ok", ["steps[0]", "steps[1]", "steps[2]"])
+
+    async def test_leaving_a_stream_ends_the_run(self, stored: Any) -> None:
+        row = await database.run(stored, [{"type": "llm", "model": "long"}])
+
+        pieces = row.as_runnable().astream(ASKED)
         await anext(pieces)
         await pieces.aclose()
 
-        assert len(asyncio.all_tasks()) == before
+        for _ in range(200):
+            log = await database.run(InteractionLog.objects.filter(workflow_id=row.pk).get)
+            if log.status != "started":
+                break
+            await asyncio.sleep(0.02)
+        assert log.status == "stopped"
 
     @pytest.mark.parametrize("asked", [3, {"question": 3}, {"question": "x", "variables": "tone"}])
     async def test_what_is_no_question_is_refused(self, stored: Any, asked: Any) -> None:

@@ -227,7 +227,7 @@ class TestParallel:
 
         running = asyncio.create_task(ran([{"type": "parallel", "branches": branches}]))
         for name in names:
-            await asyncio.to_thread(provider.wait_for, name)
+            await asyncio.to_thread(provider.wait_for, name, timeout=20)
         gate.release()
 
         assert (await running).value == {"b0": "side-0", "b1": "side-1", "b2": "side-2"}
@@ -241,8 +241,8 @@ class TestParallel:
         branches = {name: [{"type": "prompt", "template": f"[[{name}]]"}, {"type": "llm"}] for name in ("slow", "bad")}
 
         running = asyncio.create_task(ran([{"type": "parallel", "branches": branches}]))
-        slow = await asyncio.to_thread(provider.wait_for, "slow")
-        await asyncio.to_thread(provider.wait_for, "bad")
+        slow = await asyncio.to_thread(provider.wait_for, "slow", timeout=20)
+        await asyncio.to_thread(provider.wait_for, "bad", timeout=20)
         gate.release()
         came = await running
 
@@ -259,7 +259,7 @@ class TestParallel:
         branches = {name: [{"type": "prompt", "template": f"[[{name}]]"}, {"type": "llm"}] for name in names}
 
         running = asyncio.create_task(ran([{"type": "parallel", "branches": branches}]))
-        exchanges = [await asyncio.to_thread(provider.wait_for, name) for name in names]
+        exchanges = [await asyncio.to_thread(provider.wait_for, name, timeout=20) for name in names]
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
