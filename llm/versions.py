@@ -63,16 +63,20 @@ def create(
 def activate(row: Versioned, *, user_id: int | None) -> None:
     """Have this version answer alone: another one is deactivated, and a split ends. Nothing happens if it does."""
     with changing(row.workspace_id):
-        if _current(type(row), row.workspace_id, row.name) != row.version or _split_of(row).exists():
+        if (
+            _current(type(row), row.workspace_id, row.name) != row.version
+            or _split_of(type(row), row.workspace_id, row.name).exists()
+        ):
             _switch_to(row, Action.ACTIVATED, user_id)
     row.is_active = True
 
 
 def deactivate(kind: type[Versioned], workspace_id: UUID, name: str, *, user_id: int | None) -> None:
-    """Have no version answer under the name. Raises NotFound if none does."""
+    """Have no version answer under the name; a split ends, too. Raises NotFound if none does."""
     with changing(workspace_id):
         version = _current(kind, workspace_id, name)
-        if version is None:
+        ended, _ = _split_of(kind, workspace_id, name).delete()
+        if version is None and not ended:
             raise NotFound(f"No version of the {_kind(kind)} {name!r} is active.")
         _named(kind, workspace_id, name).filter(is_active=True).update(is_active=False)
         _record(kind, workspace_id, name, Action.DEACTIVATED, version=version, user_id=user_id)
@@ -191,9 +195,9 @@ def _current(kind: type[Versioned], workspace_id: UUID, name: str) -> int | None
     return active.values_list("version", flat=True).first()
 
 
-def _split_of(row: Versioned) -> QuerySet[PromptSplit]:
-    rows = PromptSplit.objects.filter(workspace_id=row.workspace_id, name=row.name)
-    return rows if isinstance(row, Prompt) else rows.none()
+def _split_of(kind: type[Versioned], workspace_id: UUID, name: str) -> QuerySet[PromptSplit]:
+    rows = PromptSplit.objects.filter(workspace_id=workspace_id, name=name)
+    return rows if issubclass(kind, Prompt) else rows.none()
 
 
 def _switch_to(row: Versioned, action: str, user_id: int | None) -> None:
@@ -205,7 +209,7 @@ def _switch_to(row: Versioned, action: str, user_id: int | None) -> None:
 def _make_way(row: Versioned) -> None:
     """Nothing else answers under the name."""
     _named(type(row), row.workspace_id, row.name).filter(is_active=True).exclude(pk=row.pk).update(is_active=False)
-    _split_of(row).delete()
+    _split_of(type(row), row.workspace_id, row.name).delete()
 
 
 def _record(

@@ -177,6 +177,11 @@ def test_no_template_takes_long_or_makes_much(template_format: str, source: str,
     assert time.process_time() - began < 0.5
 
 
+def test_a_value_is_only_so_long_also_where_little_of_it_is_used() -> None:
+    with pytest.raises(ValueError, match="'a' has more than 1000000 characters"):
+        render("{{a.b}}", a={"b": 1, "c": ["x" * 500_001, {"y" * 500_000: 1}]})
+
+
 def test_a_value_is_nested_only_so_deep() -> None:
     deep: Any = []
     for _ in range(5000):

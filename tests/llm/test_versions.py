@@ -281,6 +281,7 @@ def test_a_split_ends_when_a_version_is_activated_or_by_itself(workspace: Worksp
         lambda: versions.split(workspace.pk, "support", {}, user_id=None),
         lambda: versions.roll_back(Prompt, workspace.pk, "support", user_id=None),
         lambda: make(Prompt, workspace),
+        lambda: versions.deactivate(Prompt, workspace.pk, "support", user_id=None),
     ):
         versions.split(workspace.pk, "support", {1: 50, 2: 50}, user_id=None)
         versions.split(workspace.pk, "support", {1: 90, 2: 10}, user_id=None)
