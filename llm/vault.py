@@ -1,7 +1,7 @@
 """Keys at rest: encrypted with LLM["ENCRYPTION_KEYS"], or else with a key derived from SECRET_KEY.
 
-The first key writes, every one reads: put a new one in front, run `manage.py llm rotate-keys`, drop the old one. What was
-written under SECRET_KEY stays readable, so that the first entry of ENCRYPTION_KEYS is added in the same way.
+The first key writes, every one reads: put a new one in front, run `manage.py llm rotate-keys`, drop the old one. What
+was written under SECRET_KEY stays readable, so that the first entry of ENCRYPTION_KEYS is added in the same way.
 """
 
 from base64 import urlsafe_b64encode
