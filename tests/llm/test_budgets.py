@@ -80,8 +80,8 @@ def close_run(run: RunRef, *calls: Closed, status: CallStatus = CallStatus.OK, *
         ledger.close_run(Ending(run=run, status=status, calls=calls, leftovers=not calls, **more))
 
 
-def at_once(works: list[Callable[[], Any]], *, threads: int = 24) -> list[Any]:
-    """Run all in threads that begin together; their results or exceptions."""
+def at_once(works: list[Callable[[], Any]], *, threads: int = 10) -> list[Any]:
+    """Run all in threads that begin together, as many as the pool has connections for; results or exceptions."""
     barrier = threading.Barrier(min(threads, len(works)))
 
     def work(index: int) -> Any:
