@@ -16,12 +16,13 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
 from kernel.conf import config
 from kernel.errors import ChainError, Misconfigured
 from kernel.text import StorableStream
-from llm import usage
+from llm import callbacks, usage
 from llm.aliases import BuiltModel
 from llm.configuration import PromptVersion
 from llm.effective import PUBLIC_OPTIONS
@@ -58,7 +59,9 @@ async def stream_model(
     """
     asked = _options(model, options, run)
     chat = _with_tools(model, tools)
-    stream = functools.partial(chat.astream, list(messages), **asked)
+    handlers = callbacks.for_run(run)
+    watched: RunnableConfig | None = {"callbacks": handlers} if handlers else None
+    stream = functools.partial(chat.astream, list(messages), watched, **asked)
     call = _call(model, messages, run, prompt, asked, tool_bytes=_size(chat) if tools else 0)
     await run.journal.open(call)
     answer = _Answer(watch, promised=model.provider.promises_finish_reason, tools=bool(tools))

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 
@@ -21,6 +22,7 @@ from llm.events import Event, ModelFailed, ModelFinished, ModelStarted, Step, Te
 from llm.health import Health
 from llm.journal import Call, Closed
 from llm.models import CallStatus
+from llm.registry import callback_handlers
 from llm.retries import RetryBudget
 from llm.router import stream_route
 from llm.state import RunContext
@@ -603,6 +605,28 @@ class TestOptions:
         await ask("hello")
 
         assert not {"temperature", "max_tokens", "max_completion_tokens"} & set(provider.exchanges("")[0].body)
+
+
+async def test_a_registered_callback_handler_watches_every_call(
+    ask: Any, route: Routes, provider: ScriptedProvider, second: ScriptedProvider
+) -> None:
+    seen: list[str] = []
+
+    class Watcher(AsyncCallbackHandler):
+        async def on_llm_new_token(self, token: str, **_: Any) -> None:
+            seen.append(token)
+
+        async def on_llm_error(self, error: BaseException, **_: Any) -> None:
+            seen.append("failed")
+
+    callback_handlers.add("watcher", lambda config: Watcher())
+    try:
+        route(llm={"CALLBACKS": ["watcher"]})
+        await ask(tell(provider, second, act.status(500)))
+    finally:
+        callback_handlers.remove("watcher")
+
+    assert [token for token in seen if token] == ["failed", "from ", "two"]
 
 
 @tool
