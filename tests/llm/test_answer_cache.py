@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from django.utils import timezone
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from kernel import caches, database
 from kernel.ids import new_id
@@ -193,7 +193,8 @@ async def test_another_history_is_another_request(provider, person):
     for history in histories:
         assert not (await asked(state_for(person, "[[told]] hello"), history=history)).cached
     # Who said it counts, not only what was said.
-    assert not (await asked(state_for(person, "[[told]] hello"), history=(HumanMessage("a"),))).cached
+    for told in (HumanMessage("a"), SystemMessage("a")):
+        assert not (await asked(state_for(person, "[[told]] hello"), history=(told,))).cached
     assert (await asked(state_for(person, "[[told]] hello"), history=histories[0])).cached
 
 
