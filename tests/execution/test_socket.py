@@ -1,5 +1,6 @@
 """Workflows over their socket: several at once, stopped, refused, gone with the socket."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -64,7 +65,7 @@ async def test_two_runs_go_on_side_by_side_and_one_is_stopped(
         assert exchange.disconnected_at - stopped < 1
         await socket.send({"type": "run.stop", "id": "long"})
         assert (await socket.next("error"))["code"] == "not_found"
-    assert sorted(row.status for row in closed_rows(person)) == ["ok", "stopped"]
+    assert sorted(row.status for row in await asyncio.to_thread(closed_rows, person)) == ["ok", "stopped"]
 
 
 async def test_a_ninth_run_has_to_wait(
@@ -93,7 +94,7 @@ async def test_runs_end_with_their_socket(
     assert await until(exchange.disconnected)
     assert exchange.disconnected_at is not None
     assert exchange.disconnected_at - left < 1
-    assert [row.status for row in closed_rows(person)] == ["stopped"]
+    assert [row.status for row in await asyncio.to_thread(closed_rows, person)] == ["stopped"]
 
 
 async def test_a_failure_is_typed(
