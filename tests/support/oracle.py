@@ -72,10 +72,10 @@ def _problems_of_log(run: Run, logs: list[InteractionLog]) -> list[str]:
     attempts = Counter(log.attempt for log in mine if log.status != "interrupted")
     if len(attempts) > 1:
         return [f"attempts {dict(attempts)} of run {run.id} came to an end"]
-    expected = {"complete": {"ok"}, "stopped": {"stopped", "failed"}}.get(run.status, {run.status})
+    # A run may fail after a call that went well (at a parser, for want of budget); a stop may come between two tries.
+    also = {"complete": {"ok"}, "failed": {"ok"}, "stopped": {"failed"}}.get(run.status, set())
     last = mine[-1].status if mine else "missing"
-    # A stop may come between two tries: the last call had failed before it.
-    return [] if last in {*expected, "cached"} else [f"run {run.id} is {run.status}, its last call {last}"]
+    return [] if last in {run.status, "cached", *also} else [f"run {run.id} is {run.status}, its last call {last}"]
 
 
 async def log_of(answer_id: str) -> dict[str, Any]:
