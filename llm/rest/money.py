@@ -1,11 +1,12 @@
 """REST for budgets, what of them is used, what was spent, and prices."""
 
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja import Field as Aliased
 from ninja import Query, Router, Schema, Status
 from pydantic import AwareDatetime, BaseModel, Field
@@ -91,13 +92,16 @@ class PricePage(Schema):
 
 
 class SpendQuery(BaseModel):
-    """`by` may be repeated. Without `workspace`: of the caller's own; `everywhere`: of all that they administer."""
+    """`by` may be repeated. Without `workspace`: of the caller's own; `everywhere`: of all that they administer.
+
+    Without `from` the 30 days before `to`; without `to` until now.
+    """
 
     workspace: UUID | None = None
     everywhere: bool = False
     by: list[Literal["workspace", "user", "workflow", "model", "alias", "day"]] = Field([], max_length=6)
-    since: AwareDatetime = Field(alias="from")
-    until: AwareDatetime = Field(alias="to")
+    since: AwareDatetime | None = Field(None, alias="from")
+    until: AwareDatetime | None = Field(None, alias="to")
     limit: int = Field(100, ge=1, le=100)
     offset: int = Field(0, ge=0, le=10_000)
 
@@ -186,6 +190,6 @@ def _spend(caller: Caller, query: SpendQuery) -> list[dict[str, Any]]:
     rows: Any = (
         interactions.rows_everywhere(caller) if query.everywhere else interactions.rows_for(caller, query.workspace)
     )
-    return spend.spend(
-        rows, since=query.since, until=query.until, by=query.by, limit=query.limit + 1, offset=query.offset
-    )
+    until = query.until or timezone.now()
+    since = query.since or until - timedelta(days=30)
+    return spend.spend(rows, since=since, until=until, by=query.by, limit=query.limit + 1, offset=query.offset)

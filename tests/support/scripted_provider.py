@@ -367,8 +367,13 @@ class ScriptedProvider:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does; its port is closed from then on."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(5)
 
     @property
     def base_url(self) -> str:
