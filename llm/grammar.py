@@ -26,10 +26,10 @@ from typing_extensions import override
 from kernel.errors import Misconfigured
 from llm.answer_cache import CacheOptions
 from llm.errors import WorkflowInvalid
-from llm.validators import Validators
 from llm.registry import Factory, workflow_steps
 from llm.state import WorkflowState
 from llm.steps.base import Step, holders, registered
+from llm.validators import Validators
 
 SCHEMA_VERSION = 1
 #: A message quotes what was given only so far.

@@ -52,7 +52,8 @@ async def stream_model(
     """Ask `model` once: ModelStarted, Text…, ToolCalls if it asks for some of `tools`, ModelFinished.
 
     `run` keeps the account of it, `watch` the time bounds of all tries. `options` go to the provider by its own names,
-    but for `max_tokens`, which is bounded by the alias's MAX_OUTPUT_TOKENS and has the name that the provider knows.
+    but for `max_tokens`, which is bounded by the alias's MAX_OUTPUT_TOKENS, and `json_schema`, which the answer is to
+    keep to: each provider has its own words for them.
     After a failure comes ModelFailed, and the ProviderError is raised (or Misconfigured, BudgetExceeded, which come
     before anything is asked). Close the generator, or cancel the task, to stop: the provider's connection is closed
     before that returns, and the stop is not a failure.
@@ -62,7 +63,8 @@ async def stream_model(
     handlers = callbacks.for_run(run)
     watched: RunnableConfig | None = {"callbacks": handlers} if handlers else None
     stream = functools.partial(chat.astream, list(messages), watched, **asked)
-    call = _call(model, messages, run, prompt, asked, tool_bytes=_size(chat) if tools else 0)
+    beside = _size(chat.kwargs if tools else {}) + _size((options or {}).get("json_schema") or {})
+    call = _call(model, messages, run, prompt, asked, tool_bytes=beside)
     await run.journal.open(call)
     answer = _Answer(watch, promised=model.provider.promises_finish_reason, tools=bool(tools))
     failure: ChainError | None = None
@@ -103,6 +105,8 @@ async def stream_model(
 def _options(model: BuiltModel, options: Mapping[str, Any] | None, run: RunContext) -> dict[str, Any]:
     """What goes to the provider with this call, beside what the model was built with."""
     asked = {name: value for name, value in (options or {}).items() if value is not None}
+    if schema := asked.pop("json_schema", None):
+        asked |= model.provider.keep_to_schema(schema)
     limit = model.provider.output_limit
     wanted = asked.pop("max_tokens", None)
     if bound := model.bounds.max_output_tokens:

@@ -36,6 +36,11 @@ class ProviderConfig(dict[str, Any]):
         return max(self.bounds.first_token_timeout, self.bounds.between_tokens_timeout) + 5
 
 
+def keep_to_schema(schema: Any) -> dict[str, Any]:
+    """The call's options by which OpenAI's protocol has an answer keep to a JSON schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+
+
 def _nothing_special(_: Exception) -> ProviderError | None:
     return None
 
@@ -51,6 +56,8 @@ class ChatProvider:
     promises_finish_reason: bool = False
     #: The call option that bounds the answer's tokens.
     output_limit: str = "max_tokens"
+    #: The call's options by which an answer keeps to a JSON schema. A provider that can't leaves it to the parser.
+    keep_to_schema: Callable[[Any], dict[str, Any]] = keep_to_schema
     #: The options that take a stored model's key and address.
     key_option: str = "api_key"
     address_option: str = "base_url"

@@ -80,4 +80,14 @@ def _delay(error: APIError) -> float | None:
     return next((min(float(found[1]), failures.LONGEST_RETRY_AFTER) for found in delays if found), None)
 
 
-provider = ChatProvider(build, explain=explain, promises_finish_reason=True, output_limit="max_output_tokens")
+def _keep_to_schema(schema: Any) -> dict[str, Any]:
+    return {"response_mime_type": "application/json", "response_json_schema": schema}
+
+
+provider = ChatProvider(
+    build,
+    explain=explain,
+    promises_finish_reason=True,
+    output_limit="max_output_tokens",
+    keep_to_schema=_keep_to_schema,
+)

@@ -3,13 +3,15 @@
 Options: those of ChatOpenAI. `stream_usage: False` for a server that rejects `stream_options`.
 """
 
+from typing import Any
+
 import openai
 from langchain_openai import ChatOpenAI
 
 from kernel.errors import Misconfigured
 from llm import http
 from llm.errors import ProviderError, ProviderMisconfigured, ProviderRateLimited, ProviderUnavailable
-from llm.providers.base import ChatProvider, ProviderConfig, check_options, wrong_value
+from llm.providers.base import ChatProvider, ProviderConfig, check_options, keep_to_schema, wrong_value
 
 
 def build(config: ProviderConfig) -> ChatOpenAI:
@@ -46,4 +48,9 @@ def explain(error: Exception) -> ProviderError | None:
     return None
 
 
-provider = ChatProvider(build, explain=explain, promises_finish_reason=True)
+def _keep_to_schema(schema: Any) -> dict[str, Any]:
+    # As an option of its own LangChain would take another way, which waits for the whole answer to check it.
+    return {"extra_body": keep_to_schema(schema)}
+
+
+provider = ChatProvider(build, explain=explain, promises_finish_reason=True, keep_to_schema=_keep_to_schema)

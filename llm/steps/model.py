@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from typing_extensions import override
 
-from llm import values
+from llm import schemas, values
 from llm.state import WorkflowState
 from llm.steps.base import Name, Step
 
@@ -24,10 +24,19 @@ class ModelStep(Step):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    #: A JSON schema that the provider is asked to keep the answer to. Whether it did is the parser's to say.
+    json_schema: dict[str, Any] | None = None
     #: Whether people see the text while it comes; null: if it is the answer.
     show: bool | None = None
     #: A variable that the text is kept in.
     output: Name | None = None
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            schemas.validator(schema)
+        return schema
 
     @property
     @override
@@ -55,4 +64,5 @@ class ModelStep(Step):
 
 _OPTIONS = (
     "temperature", "top_p", "max_tokens", "stop", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort",
+    "json_schema",
 )  # fmt: skip

@@ -93,6 +93,17 @@ def stage(
     made.server.forget()
 
 
+async def test_an_answer_is_asked_to_keep_to_a_schema(stage: Stage) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    marker = stage.server.script("it", script.text('{"answer": "', 'yes"}'), script.ok())
+
+    outcome = await stage.ask(marker, options={"json_schema": schema})
+
+    assert outcome.text == '{"answer": "yes"}'
+    # Each protocol has its own place for it.
+    assert json.dumps(schema) in json.dumps(stage.exchange.body)
+
+
 # The answer ----------------------------------------------------------------------------------------------------------
 
 
