@@ -2,13 +2,14 @@
 
     redact("mail bob@example.org")  →  "mail [redacted:email]"
 
-Every pattern runs on RE2, which is linear in the text whatever the text is; what a pattern can't say (check digits,
-neighbours) a small function decides. One search with all of them at once passes over ordinary text.
+No text takes long: patterns run on RE2, which is linear in the text whatever the text is, what a pattern can't say a
+small function decides, and no part of the text is looked at more than a few times (kernel.redaction_numbers for the
+numbers). One search with all patterns at once passes over ordinary text.
 """
 
 # ruff: noqa: E501, S105  patterns read best in one piece, and their names are no passwords
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,19 +17,24 @@ from typing import Any
 import re2  # type: ignore[import-untyped]  # google-re2 ships none
 
 from kernel.errors import Misconfigured
-from kernel.redaction_checks import bearer, card, common, iban, phone, quoted_secret, unquoted_secret
+from kernel.redaction_checks import bearer, common, quoted_secret, unquoted_secret
+from kernel.redaction_numbers import accounts, cards, phones
 
 #: `redact_data` looks no deeper: no plain data of ours is, and a row must be writable.
 _MAX_DEPTH = 100
-#: Which bytes of a match to take out; None: the match is none.
-Check = Callable[[bytes, Any], tuple[int, int] | None]
+#: Which bytes of a match to take out, None: nothing; it gets where the match begins, and the value's begin and end.
+Check = Callable[[bytes, int, int, int], tuple[int, int] | None]
+Spans = Iterator[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
     kind: str
+    #: A text without a match of it has nothing to take out.
     pattern: str
     check: Check = common
+    #: Says by itself, without pattern and check, what to take out of a text.
+    find: Callable[[bytes], Spans] | None = None
 
 
 # A word border, or the end of an escape in JSON ("\n"), in a string literal or in a URL ("%20").
@@ -37,6 +43,8 @@ _SECRET_NAME = (
     r"(?:passw(?:or)?d[0-9]?|passphrase|pwd|secret|token|credentials?|session_?id|signature"
     r"|(?:api|access|account|secret|private|auth|signing|encryption|master)[_-]?key)"
 )
+#: As many as the shortest phone number has, or a card's with spaces that aren't ASCII.
+_DIGITS = r"(?:\d(?:[ ()/.-]{0,3}\d){7}|\d{4}\xc2\xa0\d)"
 _SIGN = r"""(?:["'\\]{0,3}[ \t]{0,3}(?::|=>?|%3[AaDd])[ \t]{0,3})"""
 
 _RULES = (
@@ -53,16 +61,13 @@ _RULES = (
     _Rule("password", r"""[a-zA-Z][a-zA-Z0-9+.-]*:(?:\\?/){2}[^\s/@:"'<>\\]*:([^\s/"'<>\\]+)@"""),
     _Rule("authorization", r"""(?i)authorization(?:["'\\]{0,3}\s{0,3}[:=,]\s{0,3}["'\\b]{0,3})(?:[a-z]+\s+)?([^\s"',;\\]{6,})"""),
     _Rule("authorization", r"(?i)" + _EDGE + r"(?:bearer|basic)(?:\s|%20)+([A-Za-z0-9._~+/-]{8,}=*)", bearer),
-    _Rule("secret", f"(?i){_SECRET_NAME}{_SIGN}" + r"""(?:\\"((?:[^"\\])+)|"((?:[^"\\]|\\.)+)|'((?:[^'\\]|\\.)+))""", quoted_secret),
-    _Rule("secret", f"(?i)({_SECRET_NAME}){_SIGN}" + r"""([^\s"'\\,;&<>{}()\[\]]{4,})""", unquoted_secret(4)),
-    _Rule("card", r"\d(?:(?:[ .-]|\xc2\xa0)?\d){12,40}", card),
-    _Rule("iban", r"(?i)" + _EDGE + r"([a-z]{2}\d{2}(?:[ -]?[a-z0-9]){11,30})", iban),
+    _Rule("secret", f"(?i){_SECRET_NAME}{_SIGN}" + r"""(\\"[^"\\]+|"(?:[^"\\]|\\.)+|'(?:[^'\\]|\\.)+)""", quoted_secret),
+    _Rule("secret", f"(?i){_SECRET_NAME}{_SIGN}" + r"""([^\s"'\\,;&<>{}()\[\]]{4,})""", unquoted_secret(4)),
+    _Rule("card", _DIGITS, find=cards),
+    _Rule("iban", _EDGE + r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11}", find=accounts),
     _Rule("email", r"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9._%+'\x80-\xff-]*[A-Za-z0-9_+\x80-\xff-])?(?:@|%40)[A-Za-z0-9\x80-\xff](?:[A-Za-z0-9\x80-\xff-]*\.)+[A-Za-z\x80-\xff]{2,}"),
-    _Rule("phone", r"\+[1-9](?:[ ()/.-]{0,3}\d){7,14}", phone),
-    _Rule("phone", r"\b00[1-9]\d{0,2}[ /-](?:[ ()/.-]{0,3}\d){6,12}", phone),
-    _Rule("phone", r"(?:\b1[ .-])?(?:\([2-9]\d{2}\)[ -]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}\b", phone),
-    _Rule("phone", r"(?:\(0\d{1,4}\)|\b0\d{1,4})(?:[ /-]{1,3}\d{2,8}){1,4}\b", phone),
-    _Rule("phone", r"""(?i)\b(?:tele(?:ph|f)one?|tel|phone|mobile?|cell|fax|sms|whatsapp)[a-z_]{0,8}["'\\]{0,2}[.:= ]{1,3}["'\\]{0,2}(\d{7,15}\b)""", phone),
+    _Rule("phone", _DIGITS, find=phones),
+    _Rule("phone", r"""(?i)\b(?:tele(?:ph|f)one?|tel|phone|mobile?|cell|fax|sms|whatsapp)[a-z_]{0,8}["'\\]{0,2}[.:= ]{1,3}["'\\]{0,2}(\d{7,15}\b)"""),
 )  # fmt: skip
 
 
@@ -135,20 +140,30 @@ def _value(key: Any, value: Any, depth: int) -> Any:
 
 
 def _without(raw: bytes, rule: _Rule, pattern: Any) -> bytes:
-    pieces, done, at = [], 0, 0
-    replacement = b"[redacted:%s]" % rule.kind.encode()
-    while (match := pattern.search(raw, at)) is not None:
-        span = rule.check(raw, match)
-        if span is None:
-            # Part of it may be a match of its own; of a long run of digits all but its last part was looked at.
-            at = max(match.start() + 1, match.end() - 24) if rule.kind == "card" else match.start() + 1
-            continue
-        start, end = span
-        pieces += [raw[done:start], replacement]
-        done = at = max(end, match.start() + 1)
-    if not pieces:
+    if pattern.search(raw) is None:
         return raw
+    pieces, done = [], 0
+    replacement = b"[redacted:%s]" % rule.kind.encode()
+    for start, end in rule.find(raw) if rule.find else _found(raw, pattern, rule.check):
+        pieces += [raw[done:start], replacement]
+        done = end
     return b"".join([*pieces, raw[done:]])
+
+
+def _found(raw: bytes, pattern: Any, check: Check) -> Spans:
+    value = 1 if pattern.groups else 0
+    at: int | None = 0
+    while at is not None:
+        matches, at = pattern.finditer(raw, at), None
+        for match in matches:
+            begun, (start, end) = match.start(), match.span(value)
+            span = check(raw, begun, start, end)
+            if span is not None:
+                yield span
+            elif start > begun:
+                # What is no secret may have one in it, and is looked at again, once: the name before it is passed.
+                at = start
+                break
 
 
 @cache
