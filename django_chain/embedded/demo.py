@@ -17,6 +17,8 @@ from django_chain.embedded.stack import Service, Stack
 
 USERNAME = "demo"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+#: The sample workflow, named after its file.
+WORKFLOW = Path(__file__).resolve().parent / "samples" / "desk.json"
 QUESTION = "How long is the warranty of the X200?"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -123,7 +125,8 @@ def _invite(url: str, environ: Mapping[str, str], *, seconds: float) -> None:
         f"Ready after {seconds:.1f} s.\n\n"
         f"  Open      {url}/\n"
         f"  Sign in   {USERNAME} / {state.demo_password()}\n"
-        f'  Or try    {where}{shown} manage.py chat "{QUESTION}"\n\n'
+        f'  Or try    {where}{shown} manage.py chat "{QUESTION}"\n'
+        f"            {where}{shown} manage.py chat --workflow {WORKFLOW.stem} …\n\n"
         "Ctrl-C stops everything; the data stays."
     )
 

@@ -1,5 +1,6 @@
-"""Brings the demo's database up to date: tables, a user to sign in with, the sample documents."""
+"""Brings the demo's database up to date: tables, a user to sign in with, sample documents, a sample workflow."""
 
+import json
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -10,7 +11,9 @@ from django.core.management import BaseCommand, call_command
 from django.db import connections
 
 from django_chain.embedded import state
-from django_chain.embedded.demo import SAMPLES, USERNAME, step
+from django_chain.embedded.demo import SAMPLES, USERNAME, WORKFLOW, step
+from llm import versions
+from llm.models import Prompt, Workflow
 
 
 class Command(BaseCommand):
@@ -21,6 +24,7 @@ class Command(BaseCommand):
         self._timed("demo user", _sign_up)
         if SAMPLES.is_dir():
             self._timed("sample documents", _ingest)
+        self._timed("sample workflow", _make_workflow)
         connections.close_all()
 
     def _timed(self, name: str, work: Callable[[], None]) -> None:
@@ -41,6 +45,23 @@ def _sign_up() -> None:
     if created or not user.check_password(password):
         user.set_password(password)
         user.save()
+
+
+def _make_workflow() -> None:
+    """The workflow `desk` with its prompt, once: what people made of them since stays."""
+    user = get_user_model().objects.get(username=USERNAME)
+    workspace_id = user.personal_workspace.id
+    sample = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    made: list[tuple[Any, dict[str, Any]]] = [
+        (Prompt, {"prompt_template": sample["prompt"]}),
+        (
+            Workflow,
+            {"workflow_definition": sample["workflow"], "description": "Looks up, classifies twice, answers."},
+        ),
+    ]
+    for model, content in made:
+        if not model.objects.filter(workspace_id=workspace_id, name=WORKFLOW.stem).exists():
+            versions.create(model, workspace_id, WORKFLOW.stem, user_id=user.pk, activate=True, **content)
 
 
 def _ingest() -> None:
