@@ -111,8 +111,8 @@ class WorkflowConnection(Connection):
     def _done(self, id: str, run: Execution) -> None:  # noqa: A002  the protocol's own word
         usage = msgspec.to_builtins(run.usage)
         done = RunDone(id=id, run_id=run.id, status=str(run.status), usage=usage)
-        if run.error is not None:
-            done = msgspec.structs.replace(done, code=run.error.code, message=run.error.message)
+        if run.failure is not None:
+            done = msgspec.structs.replace(done, **run.failure)
         self._reply(done)
 
 

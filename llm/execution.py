@@ -9,15 +9,17 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from kernel import database
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, NotFound, Unavailable
+from kernel.redaction import redact, redact_data
 from llm import configuration, runs
 from llm.configuration import Configuration, WorkflowVersion
-from llm.events import Event, Text
+from llm.events import Event, Step, Text
 from llm.journal import Ending, RunJournal, RunRef
 from llm.models import CallStatus
 from llm.runs import Ask, Usage
@@ -67,6 +69,11 @@ class Execution:
     def empty(self) -> bool:
         """No event waits."""
         return not self._waiting
+
+    @property
+    def failure(self) -> dict[str, str] | None:
+        """What clients are told of the error, redacted: `code` and `message`."""
+        return self.error and {"code": self.error.code, "message": redact(self.error.message)}
 
     def take(self) -> Event | None:
         """The next event if one waits."""
@@ -145,6 +152,8 @@ class Execution:
             except TimeoutError:
                 self.stop()
                 raise
+        if isinstance(event, Step):
+            event = replace(event, detail=redact_data(event.detail))
         self._waiting.append(event)
         self._more.set()
 

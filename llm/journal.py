@@ -60,7 +60,7 @@ class Journal(Protocol):
         """Whose rows it writes; None: nobody's."""
 
     def keep(self, log_content: str) -> None:
-        """Keep no more of the texts than this policy lets: full, redacted, none."""
+        """Keep no more of the texts than this policy lets, from now on: full, redacted, none. It never gets laxer."""
 
     def output_bound(self, own: int | None) -> int | None:
         """The tokens that a call's answer may have: the model's `own` bound, else what a budget holds back for it."""
@@ -123,7 +123,8 @@ class Ending:
     leftovers: bool = True
     #: What is known of those: estimated tokens.
     leftover_usage: Usage = NO_USAGE
-    #: Its process died: nobody knows what those calls came to, so budgets count what was held back for them.
+    #: Its process died: nobody knows what those calls came to, so budgets count what was held back for them, nor what
+    #: its workflow lets the log keep, so no text is kept.
     unknown: bool = False
     text: str = ""
     #: Tokens of the answers whose ends are written already.
@@ -184,7 +185,8 @@ class RunJournal:
         self.run = ledger.with_workflow(self.run, workflow_id)
 
     def keep(self, log_content: str) -> None:
-        self.run = replace(self.run, log_content=log_content)
+        # A workflow within another may be stricter than the whole, and what is kept of the whole tells of it.
+        self.run = replace(self.run, log_content=ledger.stricter(self.run.log_content, log_content))
 
     def output_bound(self, own: int | None) -> int | None:
         return budgets.output_bound(self._holding, own, user_id=self.run.user_id)

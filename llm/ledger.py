@@ -85,7 +85,8 @@ def close_run(ending: Ending) -> None:
             ending.status,
             ending.leftover_usage,
             error_category=ending.error_category,
-            text=ending.text,
+            # What its workflow lets us keep nobody knows either.
+            text="" if ending.unknown else ending.text,
             attempt=run.attempt,
             workflow_id=run.workflow_id,
         )
@@ -270,13 +271,18 @@ def _price_of_json(price: dict[str, str] | None) -> Price | None:
     )
 
 
-#: A workflow may be stricter than the setting, never laxer.
+#: Each stricter than the one before.
 _POLICIES = ("full", "redacted", "none")
+
+
+def stricter(one: str, other: str) -> str:
+    """Of two policies for texts the one that keeps less: a workflow may be stricter than the setting, never laxer."""
+    return max(one, other, key=_POLICIES.index)
 
 
 def _content(content: Any, run: RunRef) -> Any:
     """What the policy lets the log keep."""
-    policy = max(config().llm.log_content, run.log_content, key=_POLICIES.index)
+    policy = stricter(config().llm.log_content, run.log_content)
     if policy == "none":
         return None
     return redact_data(content) if policy == "redacted" else content

@@ -151,9 +151,9 @@ async def _stream(run: Execution) -> AsyncGenerator[bytes, None]:
             if told is not None:
                 number += 1
                 yield _frame(number, *told)
-        if run.error is not None:
+        if run.failure is not None:
             number += 1
-            yield _frame(number, "error", {"code": run.error.code, "message": run.error.message})
+            yield _frame(number, "error", run.failure)
         yield _frame(number + 1, "done", _ended(run))
     finally:
         run.stop()

@@ -21,7 +21,8 @@ MAX_DEPTH = 5
 
 
 class WorkflowStep(Step):
-    """What it comes to is this step's text and output. Its validators, cache and log policy are the outer one's."""
+    """What it comes to is this step's text and output. Its validators and cache are the outer one's; of the two log
+    policies the stricter holds for the whole run from then on."""
 
     slow: ClassVar[bool] = True
 
@@ -50,6 +51,8 @@ class WorkflowStep(Step):
             which = "no active one" if self.version is None else f"no version {self.version}"
             raise WorkflowInvalid(f"{state.path}.name: of the workflow {self.name!r} there is {which}.")
         compiled = workflows.compile_workflow(row.definition, models=state.run.configuration.models)
+        if compiled.options["log_content"]:
+            state.run.journal.keep(compiled.options["log_content"])
         inner = self._begin(state, around)
         events = run_steps(compiled.steps, inner, path=f"{state.path}.steps", shows=state.shows)
         seconds = compiled.options["timeout"]

@@ -128,3 +128,21 @@ async def test_the_stricter_policy_decides_what_a_row_keeps(
     assert row.prompt_text == ([{"role": "user", "content": kept}] if kept else None)
     assert row.model_parameters == {"api_key": "[redacted:secret]"}
     assert row.metadata == {"m": "[redacted:email]"}
+
+
+async def test_of_a_run_whose_process_died_no_text_is_kept(person: Person, settings: Any) -> None:
+    settings.DJANGO_CHAIN = {"LLM": {"LOG_CONTENT": "full"}}
+    ref = await database.run(_ref, person)
+    await database.run(_opened, ref)
+    await database.run(
+        ledger.close_run, Ending(run=ref, status=CallStatus.INTERRUPTED, unknown=True, text="shown before")
+    )
+    row = await database.run(lambda: InteractionLog.objects.get(run_id=ref.run_id))
+    assert (row.status, row.response_text) == ("interrupted", "")
+
+
+async def test_a_policy_never_gets_laxer(person: Person) -> None:
+    journal = RunJournal(await database.run(_ref, person))
+    journal.keep("none")
+    journal.keep("redacted")
+    assert journal.run.log_content == "none"

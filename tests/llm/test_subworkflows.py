@@ -9,10 +9,11 @@ import pytest
 from accounts.access import workspace_for
 from accounts.models import Workspace
 from kernel import database
+from kernel.ids import new_id
 from llm import configuration, versions
 from llm.errors import WorkflowInvalid, WorkflowTimeout
 from llm.events import Event, Text
-from llm.journal import Unwritten
+from llm.journal import RunJournal, RunRef, Unwritten
 from llm.models import Workflow
 from llm.registry import workflow_steps
 from llm.state import RunContext, WorkflowState
@@ -86,6 +87,24 @@ async def test_it_gets_its_inputs_and_leaves_its_value_and_nothing_else(store: S
     assert came.asked == ["kind: hello", "You said: kind: hello"]
     lost = await call([step, {"type": "prompt", "template": "{mine}"}], x="hello")
     assert "'mine' has no value" in str(lost.error)
+
+
+@pytest.mark.parametrize(("outer", "inner", "kept"), [("full", "none", "none"), ("redacted", "full", "redacted")])
+async def test_the_stricter_log_policy_holds_for_the_whole_run(
+    store: Store, person: Person, workspace: Workspace, outer: str, inner: str, kept: str
+) -> None:
+    await store("inner", {"steps": [{"type": "llm", "model": "one"}], "log_content": inner})
+    journal = RunJournal(RunRef(run_id=new_id(), workspace_id=workspace.pk, user_id=person.user.id))
+    holding = await configuration.current(workspace.pk)
+    journal.under(holding, workflow_id=None)
+
+    came = await ran(
+        {"steps": [{"type": "workflow", "name": "inner"}], "log_content": outer},
+        into=begin(RunContext(holding, journal)),
+    )
+
+    assert came.value == "one"
+    assert journal.run.log_content == kept
 
 
 async def test_a_version_or_the_active_one(store: Store, call: Callable[..., Any]) -> None:
