@@ -9,10 +9,11 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 from uuid import UUID
+
+from msgspec import structs
 
 from kernel import database
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, NotFound, Unavailable
@@ -73,7 +74,7 @@ class Execution:
     @property
     def failure(self) -> dict[str, str] | None:
         """What clients are told of the error, redacted: `code` and `message`."""
-        return self.error and {"code": self.error.code, "message": redact(self.error.message)}
+        return None if self.error is None else {"code": self.error.code, "message": redact(self.error.message)}
 
     def take(self) -> Event | None:
         """The next event if one waits."""
@@ -153,7 +154,7 @@ class Execution:
                 self.stop()
                 raise
         if isinstance(event, Step):
-            event = replace(event, detail=redact_data(event.detail))
+            event = structs.replace(event, detail=redact_data(event.detail))
         self._waiting.append(event)
         self._more.set()
 
