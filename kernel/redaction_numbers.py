@@ -34,8 +34,8 @@ _VALUES = {byte: str(int(chr(byte), 36)) for byte in b"0123456789ABCDEFGHIJKLMNO
 _PART = re.compile(r"([0-9]+)!?([nac])")
 _CLASSES = {"n": b"[0-9]", "a": b"[A-Za-z]", "c": b"[A-Za-z0-9]"}
 
-#: Where a number may begin: at a word's begin, or after an escape as in "\\n".
-_START = rb"(?:(?<![0-9A-Za-z_.#-])|(?<=\\[nrtbf]))"
+#: Where a number may begin: at a word's begin, after an escape as in "\\n", as a part only with a sign that parts lack.
+_START = rb"(?:(?<![0-9A-Za-z_.#-])|(?<=\\[nrtbf])|(?<=[.#-])(?=[+(]))"
 #: No less of what has its shape is looked at if that doesn't stand by itself.
 _END = rb"(?![0-9A-Za-z_]|[./-][0-9A-Za-z_])"
 _PHONES = tuple(

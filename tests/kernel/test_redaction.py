@@ -98,6 +98,7 @@ def test_data_keeps_its_shape_and_what_a_name_calls_secret_goes() -> None:
         ("4111\xa01111\xa01111\xa01111", "[redacted:card]"),
         ("GB82 WEST DE89370400440532013000", "GB82 WEST [redacted:iban]"),
         ("12/02/2026 030 1234567", "12/02/2026 [redacted:phone]"),
+        ("body.+49 30 1234567", "body.[redacted:phone]"),
         ("say\\n030 1234567", "say\\n[redacted:phone]"),
     ],
 )

@@ -46,6 +46,7 @@ class FaultsConfig(AppConfig):
 
         post_save.connect(self._run_saved, sender=Run, dispatch_uid="faults")
         workflow_steps.add("fault", "tests.support.faults.step:FaultStep")
+        workflow_steps.add("leak", "tests.support.faults.leak:LeakStep")
 
     @staticmethod
     def _run_saved(instance: Any, created: bool, **_: Any) -> None:
