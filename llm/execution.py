@@ -107,6 +107,18 @@ class Execution:
         finally:
             self.stop()
 
+    async def ended(self) -> None:
+        """Wait for the end to be written; nothing that waits will be read any more."""
+        while self.status is None:
+            self._waiting.clear()
+            self._room.set()
+            await self.more()
+
+    @property
+    def here(self) -> bool:
+        """Whether it belongs to the event loop that asks; another thread's is not ours to touch."""
+        return self._work.get_loop() is asyncio.get_running_loop()
+
     def stop(self) -> None:
         """Stop the run; harmless when it has ended."""
         if self._cut_at is None and not self._work.done():
@@ -115,6 +127,14 @@ class Execution:
 
     async def lead(self) -> None:
         """See the run through to its written end."""
+        try:
+            await self._end()
+        finally:
+            if self.status is None:  # the process ends first; the sweep writes it, and nobody waits for that
+                self.status = CallStatus.INTERRUPTED
+                self._more.set()
+
+    async def _end(self) -> None:
         await self._worked()
         status, self.error = self._outcome()
         code = self.error.code if self.error is not None else ""
@@ -224,26 +244,35 @@ class Executions:
             raise
 
     def find(self, run_id: UUID) -> Execution | None:
-        """A run that goes on in this process."""
-        return self._running.get(run_id)
+        """A run that goes on in this event loop."""
+        run = self._running.get(run_id)
+        return run if run is not None and run.here else None
 
     async def drain(self, seconds: float) -> None:
         """Take no more; let those under way end, then stop them."""
         self.draining = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=seconds)
+        until = monotonic() + seconds
+        while (tasks := self._here()) and (left := until - monotonic()) > 0:
+            await asyncio.wait(tasks, timeout=left)
         await self.close()
 
     async def close(self) -> None:
-        """Stop every run and wait a while for their ends to be written; the sweep ends what is left."""
-        for run in list(self._running.values()):
-            run.stop()
-        tasks = list(self._tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=2 * _PATIENCE)
+        """Stop this event loop's runs and wait a while for their ends to be written; the sweep ends what is left."""
+        until = monotonic() + 2 * _PATIENCE
+        while (tasks := self._here()) and (left := until - monotonic()) > 0:
+            # Each time: a run that was being opened has begun meanwhile.
+            for run in list(self._running.values()):
+                if run.here:
+                    run.stop()
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _here(self) -> list[asyncio.Task[Any]]:
+        """The tasks of this event loop: a program's thread may run workflows in one of its own."""
+        loop = asyncio.get_running_loop()
+        return [task for task in list(self._tasks) if task.get_loop() is loop]
 
     async def _begin(self, ask: Ask) -> Execution:
         self._opening += 1
@@ -285,11 +314,18 @@ executions = Executions()
 
 
 async def execute(ask: Ask) -> AsyncGenerator[Event, None]:
-    """The events of one logged run. Raises what `Executions.begin` raises, and the run's own error."""
+    """The events of one logged run. Raises what `Executions.begin` raises, and the run's own error.
+
+    Whoever closes it early stops the run; when that returns, its end is written.
+    """
     run = await executions.begin(ask)
-    async with aclosing(run.events()) as events:
-        async for event in events:
-            yield event
+    try:
+        async with aclosing(run.events()) as events:
+            async for event in events:
+                yield event
+    finally:
+        # A program's event loop may be over with this.
+        await run.ended()
 
 
 def _stop_what_began(opening: "asyncio.Task[Execution]") -> None:

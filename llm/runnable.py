@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -77,8 +77,9 @@ class WorkflowRunnable(Runnable[Asked, Any]):
     ) -> AsyncGenerator[Any, None]:
         """The answer's pieces as they come, if the workflow ends in text; else its value, at once."""
         pieces = self._atransform_stream_with_config(_one(input), self._pieces, config, **kwargs)
-        async for piece in pieces:
-            yield piece
+        async with aclosing(cast("AsyncGenerator[Any, None]", pieces)) as closing:
+            async for piece in closing:
+                yield piece
 
     async def _value(self, asked: Asked) -> Any:
         value: Any = None

@@ -1,14 +1,18 @@
 """Ending the runs outside of chats whose process died: nobody else would write their end.
 
-In a chat another process takes a dead one's runs over (chat.runner); these have no lease, but a time to end by.
+In a chat another process takes a dead one's runs over (chat.runner); these have no lease, but a time to end by. A run
+whose session was deleted is nobody's any more: it ends here, too.
 """
 
 import logging
+from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from kernel.conf import config
 from llm import ledger, usage
 from llm.journal import Ending, RunRef
 from llm.models import CallStatus, InteractionLog
@@ -24,12 +28,19 @@ def sweep() -> int:
 
     Safe at any time from any number of processes: each run is ended by one of them.
     """
-    overdue = InteractionLog.objects.filter(status=CallStatus.STARTED, closes_by__lt=Now())
-    found = list(overdue.order_by("closes_by").values_list("run_id", flat=True)[:_BATCH])
+    overdue = InteractionLog.objects.filter(_overdue()).order_by("closes_by")
+    found = list(overdue.values_list("run_id", flat=True)[:_BATCH])
     ended = sum(_end(run_id) for run_id in dict.fromkeys(found))
     if ended:
         logger.info("action=overdue_runs_ended count=%d", ended)
     return ended
+
+
+def _overdue() -> Q:
+    # Only rows of chats have no time to end by. A process that still works on one writes its end by itself.
+    worked_on = timedelta(seconds=2 * config().llm.workflow_timeout)
+    orphaned = Q(closes_by=None, session=None, updated_at__lt=Now() - worked_on)
+    return Q(status=CallStatus.STARTED) & (Q(closes_by__lt=Now()) | orphaned)
 
 
 def _end(run_id: UUID) -> bool:
@@ -38,7 +49,7 @@ def _end(run_id: UUID) -> bool:
         # The first row is the run's lock (llm.ledger); who holds it ends the run.
         if not rows.filter(call=0).select_for_update(skip_locked=True, of=("self",)).exists():
             return False
-        last = rows.filter(status=CallStatus.STARTED, closes_by__lt=Now()).order_by("-call").first()
+        last = rows.filter(_overdue()).order_by("-call").first()
         if last is None:
             return False
         ledger.close_run(_ending(last))

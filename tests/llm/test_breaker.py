@@ -73,6 +73,15 @@ def test_an_answer_in_between_begins_the_count_anew(breaker: Breaker) -> None:
     assert breaker.state == "closed"
 
 
+def test_a_model_that_breaks_off_every_answer_opens_it(breaker: Breaker) -> None:
+    for _ in range(3):
+        passage = entered(breaker)
+        passage.heard()
+        passage.failed("provider_truncated")
+
+    assert breaker.state == "open"
+
+
 def test_one_probe_at_a_time_goes_through_when_it_is_half_open(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.pass_(29.9)
@@ -139,6 +148,7 @@ def test_calls_that_were_under_way_when_it_opened_neither_close_nor_prolong_it(b
 
     late[0].failed("provider_timeout")
     assert breaker.wait == 20.0
+    late[1].heard()
     late[1].answered()
     assert breaker.state == "open"
     clock.pass_(20)
@@ -147,4 +157,4 @@ def test_calls_that_were_under_way_when_it_opened_neither_close_nor_prolong_it(b
     late[1].leave()
     assert breaker.enter() is None
     probe.answered()
-    assert breaker.state == "closed"
+    assert breaker.passable
