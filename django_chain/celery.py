@@ -1,9 +1,11 @@
 """The Celery application: work that outlives a request. `celery -A django_chain worker` and `… beat`."""
 
+import logging.config
 import os
 
 from celery import Celery
 from celery.schedules import crontab
+from celery.signals import setup_logging
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
@@ -12,6 +14,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
 def celery_url(url: str) -> str:
     """A Redis URL as Celery writes it: for a unix socket it has a form of its own."""
     return url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=", 1)
+
+
+@setup_logging.connect
+def _log_as_everywhere(**_: object) -> None:
+    """In the place of Celery's own handlers, which redact nothing."""
+    logging.config.dictConfig(settings.LOGGING)
 
 
 app = Celery("django_chain")

@@ -188,6 +188,9 @@ LOGGING: dict[str, Any] = {
         "httpx": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "openai": {"level": "WARNING"},
+        # Uvicorn has set up handlers of its own by now, which redact nothing.
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.access": {"handlers": [], "propagate": True},
         "uvicorn.error": {"filters": ["no_traceback"]},
         "django.request": {"filters": ["expected"]},
     },

@@ -206,7 +206,12 @@ async def test_a_callback_handler_that_raises_harms_no_answer(configure: Configu
             raise RuntimeError
 
     told: list[dict[str, Any]] = []
-    registry.callback_handlers.add("test_raises", lambda config: (told.append(config), Raises())[1])
+
+    def made(config: dict[str, Any]) -> Raises:
+        told.append(config)
+        return Raises()
+
+    registry.callback_handlers.add("test_raises", made)
     configure(default=FAKE, CALLBACKS=["test_raises"])
     assert text_of(await run()) == "the answer of bob@example.org"
     assert {"start", "token", "end"} == set(called)
