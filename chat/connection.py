@@ -70,6 +70,11 @@ class Connection:
         """The caller was let in."""
         return self._caller is not None
 
+    @property
+    def welcomed(self) -> bool:
+        """The caller was told so."""
+        return self._welcomed
+
     def open(self) -> None:
         """Begin; a `hello` must follow in time."""
         loop = asyncio.get_running_loop()

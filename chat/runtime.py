@@ -47,6 +47,9 @@ class Connected(Protocol):
     @property
     def entered(self) -> bool: ...
 
+    @property
+    def welcomed(self) -> bool: ...
+
     async def close(self, code: Close) -> None: ...
 
     async def turn_out(self, error: ChainError) -> None: ...
@@ -150,7 +153,9 @@ class Runtime:
         options = config().chat
         logger.info("action=drain sockets=%d turns=%d", len(self.connections), len(self.runner.jobs))
         self.runner.draining = True
-        self.hub.tell_all(self.goodbye)
+        for one in self.connections:
+            if one.welcomed:  # the others are told with their welcome
+                one.outbox.reply(self.goodbye())
         await asyncio.gather(self.runner.drain(options.drain_seconds), executions.drain(options.drain_seconds))
         left = list(self.connections)
         for start in range(0, len(left), _CLOSE_BATCH):
