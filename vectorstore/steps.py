@@ -1,7 +1,7 @@
 """The `retrieve` step of a workflow: passages for the question, from the caller's workspace alone."""
 
 from collections.abc import AsyncGenerator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,12 +20,13 @@ class RetrieveStep(Step):
     """`k` passages of a collection, those below `min_score` left out, so that a greeting brings no sources."""
 
     type: Literal["retrieve"] = "retrieve"
+    slow: ClassVar[bool] = True
+
     k: int = Field(default=4, ge=1, le=MAX_K)
     collection: str | None = None
     min_score: float = Field(default=MIN_SCORE, ge=-1, le=1)
 
     async def run(self, state: WorkflowState) -> AsyncGenerator[events.Event, None]:
-        yield events.Step("retrieve", "started")
         manager = VectorStoreManager(state.inputs.workspace_id)
         hits = await manager.search(state.question, k=self.k, collection=self.collection, min_score=self.min_score)
         state.passages = [hit.as_source(n) for n, hit in enumerate(hits, start=1)]

@@ -105,8 +105,7 @@ class TestWorkflows:
     def test_steps_that_are_said_to_start_do(self, step: str) -> None:
         written = {row[0].strip("`"): row[3] for row in rows(section("workflows.md", "Steps").partition("\n### ")[0])}
         kind: Any = registry.workflow_steps.get(step)
-        # `retrieve` says so itself.
-        assert ("started" in written[step]) == (kind.slow or step == "retrieve")
+        assert ("started" in written[step]) == kind.slow
 
     def test_the_keys_of_the_whole(self) -> None:
         known = {field.alias or name for name, field in grammar.WorkflowOptions.model_fields.items()}

@@ -32,8 +32,7 @@ async def retrieved(workspace_id: UUID, question: str, **options):
 
 async def test_the_passage_that_answers_is_the_first_source(samples):
     state, events = await retrieved(samples, "How long is the warranty of the X200?", k=2)
-    started, sources, finished = events
-    assert started == Step("retrieve", "started")
+    sources, finished = events
     assert finished == Step("retrieve", "finished", {"hits": 2})
     assert isinstance(sources, Sources)
     assert list(sources.hits) == state.passages
@@ -67,7 +66,7 @@ async def test_other_questions_find_their_documents(samples, question, source):
 async def test_a_greeting_brings_no_sources(samples, chat):
     state, events = await retrieved(samples, chat)
     assert state.passages == []
-    assert events == [Step("retrieve", "started"), Step("retrieve", "finished", {"hits": 0})]
+    assert events == [Step("retrieve", "finished", {"hits": 0})]
 
 
 async def test_min_score_is_an_option(samples):
@@ -79,7 +78,7 @@ async def test_min_score_is_an_option(samples):
 async def test_a_workspace_without_documents_has_no_hits_and_no_error(samples):
     state, events = await retrieved(await new_workspace(), "How long is the warranty of the X200?")
     assert state.passages == []
-    assert [event.state for event in events] == ["started", "finished"]
+    assert [event.state for event in events] == ["finished"]
 
 
 @pytest.mark.parametrize(("options", "named"), [({"k": 51}, "k"), ({"k": 0}, "k"), ({"min_score": 2}, "min_score")])

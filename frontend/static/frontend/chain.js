@@ -16,6 +16,8 @@ const SEEN_BYTES = 32_768;
 const BACKOFF = [500, 30_000];
 const STABLE_AFTER = 3_000;
 const SEND_TRIES = 8;
+/** Seconds. Who is told to wait for longer is not kept waiting: the message can be sent again, or deleted. */
+const LONGEST_WAIT = 120;
 
 /** Close codes after which there's nothing to come back to; the `error` frame before them says more. */
 const FINAL = {
@@ -211,7 +213,7 @@ export class ChainClient extends EventTarget {
 
   #sendRefused(row, retryAfter, error) {
     row.error = error;
-    if (retryAfter !== null && row.tries < SEND_TRIES) this.#later(retryAfter, () => row.state === "sending" && this.#transmit(row));
+    if (retryAfter !== null && retryAfter <= LONGEST_WAIT && row.tries < SEND_TRIES) this.#later(retryAfter, () => row.state === "sending" && this.#transmit(row));
     else row.state = "failed";
     this.#changed([row.id]);
   }

@@ -2,19 +2,8 @@
 
 import { el, say } from "./dom.js";
 import { MarkdownView } from "./markdown-dom.js";
+import { words } from "./progress.js";
 import { SourcesView } from "./sources.js";
-
-const STEPS = {
-  queued: "Waiting for its turn…",
-  memory: "Reading the conversation…",
-  retrieve: "Searching the documents…",
-  llm: "Thinking…",
-  agent: "Thinking…",
-  tool: "Using a tool…",
-  parallel: "Working on several things at once…",
-  map: "Working through a list…",
-  workflow: "Working…",
-};
 
 const ENDINGS = {
   stopped: "Stopped.",
@@ -32,12 +21,16 @@ const FAILURES = {
   provider_misconfigured: "The model is not set up correctly. Tell whoever runs this site.",
   workflow_invalid: "The workflow is not set up correctly. Tell whoever runs this site.",
   prompt_invalid: "The prompt is not set up correctly. Tell whoever runs this site.",
+  too_many_calls: "The workflow asks models too often. Tell whoever runs this site.",
   workflow_timeout: "The answer took too long.",
   output_invalid: "The model's answer never took the right form.",
   tool_failed: "A tool that the answer needs failed.",
   question_refused: "This message can't be answered here.",
   validator_failed: "The rules here couldn't be checked. Ask again shortly.",
   answer_refused: "The answer was held back by a rule.",
+  embedding_mismatch: "The documents need to be indexed again. Tell whoever runs this site.",
+  attempts_exhausted: "The answer was begun several times and never finished. Ask again.",
+  internal: "Something went wrong here. Ask again.",
   budget_exceeded: "A budget is used up. Ask again later.",
   price_missing: "The model has no price, which its budget needs. Tell whoever runs this site.",
 };
@@ -85,7 +78,7 @@ export class MessageView {
     let note = ENDINGS[row.status] ?? "";
     if (failed) note = FAILURES[row.error_code] ?? `No answer (${row.error_code || "unknown failure"}).`;
     if (pending && store.stopping.has(row.id)) note = "Stopping…";
-    else if (pending && !text) note = stepText(store.steps.get(row.id));
+    else if (pending && !text) note = words(store.steps.get(row.id));
     // A failure is news only to those who waited for the answer, not whenever the history is drawn.
     this.#note(note, { error: failed, alert: failed && store.awaited.has(row.id) });
   }
@@ -120,14 +113,4 @@ export class MessageView {
 
 function sameHits(some, others) {
   return some.length === others.length && some.every((hit, at) => hit.id === others[at].id && hit.n === others[at].n);
-}
-
-function stepText(step) {
-  if (!step) return "Thinking…";
-  if (step.state === "queued" || step.name === "queued") {
-    const place = step.detail?.place;
-    return place ? `Waiting: number ${place} in the queue…` : STEPS.queued;
-  }
-  // What has ended is not what is going on.
-  return (step.state === "started" && STEPS[step.name]) || "Thinking…";
 }

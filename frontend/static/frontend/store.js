@@ -4,6 +4,8 @@
  * `apply(frame)` answers which messages changed, or that something is missing and the client has to resume.
  */
 
+import { follow } from "./progress.js";
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -19,6 +21,7 @@ export class Store {
     this.messages = new Map();
     /** Text of unfinished answers: message id → {offset, text}; `offset` is where the next delta has to begin. */
     this.streams = new Map();
+    /** What unfinished answers are at: message id → see progress.js. */
     this.steps = new Map();
     this.hits = new Map();
     this.stopping = new Set();
@@ -64,7 +67,7 @@ export class Store {
       case "delta":
         return this.#delta(frame);
       case "step":
-        this.steps.set(frame.message_id, frame);
+        this.steps.set(frame.message_id, follow(this.steps.get(frame.message_id), frame));
         return changed(frame.message_id);
       case "sources":
         this.hits.set(frame.message_id, frame.hits);
@@ -99,7 +102,8 @@ export class Store {
       this.steps.delete(message.id);
       this.stopping.delete(message.id);
     } else if (message.role === "ASSISTANT" && (!known || known.seq !== seq)) {
-      // A new attempt at the answer: its text begins anew.
+      // A new attempt at the answer: its text and its steps begin anew.
+      this.steps.delete(message.id);
       this.streams.set(message.id, { offset: 0, text: "" });
     }
     return changed(message.id);
