@@ -110,8 +110,15 @@ def redact(text: str) -> str:
             raw = _without(raw, rule, pattern)
         text = raw.decode("utf-8", "surrogatepass")
     for name, own in _registered.items():
-        text = own.sub(f"[redacted:{name}]", text)
+        # As bytes: of a text RE2 takes no lone surrogates.
+        if own.search(raw):
+            raw = own.sub(_named(f"[redacted:{name}]".encode()), raw)
+            text = raw.decode("utf-8", "surrogatepass")
     return text
+
+
+def _named(replacement: bytes) -> Callable[[Any], bytes]:
+    return lambda _: replacement
 
 
 def redact_data(data: Any, *, _depth: int = 0) -> Any:

@@ -115,6 +115,7 @@ def test_a_registered_pattern_is_taken_out_too(pattern: object) -> None:
     register_redaction("employee", pattern)
     try:
         assert redact("ask EMP-123456") == "ask [redacted:employee]"
+        assert redact("\ud83d é EMP-123456 of bob@example.org") == "\ud83d é [redacted:employee] of [redacted:email]"
     finally:
         forget_redaction("employee")
 
