@@ -219,10 +219,10 @@ def _write_closed(
         values = _of_closed(one, status, run)
         if steps and one.call.number == run.first_call:
             values["steps"] = redact_data(steps)
-        # An open row of this attempt: an end is written once, and by whose call it was.
-        InteractionLog.objects.filter(
-            run_id=run.run_id, call=one.call.number, attempt=run.attempt, status=CallStatus.STARTED
-        ).update(**values, workflow_id=run.workflow_id, finished_at=Now(), updated_at=Now())
+        # An open row: an end is written once. Another attempt's can't be meant, its numbers are others (reopen_run).
+        InteractionLog.objects.filter(run_id=run.run_id, call=one.call.number, status=CallStatus.STARTED).update(
+            **values, workflow_id=run.workflow_id, finished_at=Now(), updated_at=Now()
+        )
     if steps and all(one.call.number != run.first_call for one in closed):
         InteractionLog.objects.filter(run_id=run.run_id, call=run.first_call).update(steps=redact_data(steps))
 

@@ -92,7 +92,7 @@ async def _begin(
     """An answer that stands at `offset` tokens, or runs on."""
     name, gate, pieces = f"crash-{number}", Gate(), [f"{n}é🙂 " for n in range(offset)]
     runs_on = number % 2 == 0
-    script = [talking(gate, every=0.02)] if runs_on else [text(*pieces), wait(gate)]
+    script = [talking(gate, every=0.05)] if runs_on else [text(*pieces), wait(gate)]
     provider.script_tries(name, [*script, ok()], [text("anew"), ok()])
     session_id = await asyncio.to_thread(person.new_session, server)
     client = person.client(server, session_id)

@@ -349,6 +349,30 @@ class TestSettling:
             assert not Reservation.objects.filter(run_id=run.run_id).exists()
         assert counted(workspace)["tokens_per_day"] == (15 * 12, 0)
 
+    def test_the_end_of_a_run_waits_for_an_opening_under_way(self, workspace: Workspace) -> None:
+        """Also if it has nothing to write of the calls before: it would not see the new row, nor be held up by it."""
+        nothing, run = holding(workspace), run_of(workspace)
+        open_run(nothing, run)
+        ledger.open_call(run, call(1), (closed(call(0)),), nothing)
+        inserted, ended = threading.Event(), threading.Event()
+
+        def opening() -> None:
+            with transaction.atomic():
+                ledger.open_call(run, call(2), (), nothing)
+                inserted.set()
+                ended.wait(0.5)  # the end comes first, or waits for our commit
+
+        def ending() -> None:
+            inserted.wait(10)
+            with transaction.atomic():
+                calls = (closed(call(1), status=None),)
+                ledger.close_run(Ending(run=run, status=CallStatus.STOPPED, calls=calls, leftovers=True))
+            ended.set()
+
+        assert at_once([opening, ending]) == [None, None]
+        rows = InteractionLog.objects.filter(run_id=run.run_id).order_by("call")
+        assert [row.status for row in rows] == ["ok", "stopped", "stopped"]
+
 
 class TestBounds:
     def test_without_budgets_a_call_has_its_models_bound_or_none(self, workspace: Workspace) -> None:
