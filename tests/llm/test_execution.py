@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from accounts.access import workspace_for
@@ -20,6 +19,7 @@ from llm.models import Budget, BudgetKind, InteractionLog, Reservation, Workflow
 from llm.runs import Ask
 from tests.conftest import Person
 from tests.llm.conftest import Configure
+from tests.llm.locks import Locked, somebody_waits, until
 
 WORDS = {"PROVIDER": "fake", "MODEL": "fake"}
 
@@ -46,55 +46,15 @@ def ask(person: Person) -> Callable[..., Awaitable[Ask]]:
     return stored
 
 
-class Locked:
-    """A workspace whose row another transaction holds: nothing can be opened in it until that is let go."""
-
-    def __init__(self, workspace_id: Any) -> None:
-        self._workspace_id = workspace_id
-        self._held, self._free = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold)
-
-    def _hold(self) -> None:
-        with transaction.atomic():
-            list(Workspace.objects.filter(id=self._workspace_id).select_for_update())
-            self._held.set()
-            self._free.wait(20)
-        connection.close()
-
-    def __enter__(self) -> "Locked":
-        self._thread.start()
-        assert self._held.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.let_go()
-
-    def let_go(self) -> None:
-        self._free.set()
-        self._thread.join()
-
-
-def _waiting_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        return bool(cursor.fetchone()[0])
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not await database.run_ahead(holds):
-            await asyncio.sleep(0.02)
-
-
 def _statuses(ask: Ask) -> list[str]:
     return list(InteractionLog.objects.filter(workspace_id=ask.workspace_id).values_list("status", flat=True))
 
 
 async def test_a_drain_lets_a_run_that_is_just_being_opened_end(ask: Any) -> None:
     mine, asked = Executions(), await ask()
-    with Locked(asked.workspace_id) as lock:
+    with Locked(Workspace.objects.filter(id=asked.workspace_id)) as lock:
         opening = asyncio.create_task(mine.begin(asked))
-        await _until(_waiting_for_a_lock)
+        await until(somebody_waits)
         draining = asyncio.create_task(mine.drain(10))
         await asyncio.to_thread(lock.let_go)
         await draining
@@ -105,9 +65,9 @@ async def test_a_drain_lets_a_run_that_is_just_being_opened_end(ask: Any) -> Non
 
 async def test_a_close_stops_a_run_that_is_just_being_opened(ask: Any) -> None:
     mine, asked = Executions(), await ask("long")
-    with Locked(asked.workspace_id) as lock:
+    with Locked(Workspace.objects.filter(id=asked.workspace_id)) as lock:
         opening = asyncio.create_task(mine.begin(asked))
-        await _until(_waiting_for_a_lock)
+        await until(somebody_waits)
         closing = asyncio.create_task(mine.close())
         await asyncio.sleep(0)
         await asyncio.to_thread(lock.let_go)
@@ -119,15 +79,15 @@ async def test_a_close_stops_a_run_that_is_just_being_opened(ask: Any) -> None:
 
 async def test_who_is_gone_before_the_run_is_open_leaves_none(ask: Any) -> None:
     mine, asked = Executions(), await ask("long")
-    with Locked(asked.workspace_id) as lock:
+    with Locked(Workspace.objects.filter(id=asked.workspace_id)) as lock:
         opening = asyncio.create_task(mine.begin(asked))
-        await _until(_waiting_for_a_lock)
+        await until(somebody_waits)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
         await asyncio.to_thread(lock.let_go)
 
-        await _until(lambda: _statuses(asked) == ["stopped"])
+        await until(lambda: _statuses(asked) == ["stopped"])
     await mine.close()
 
 
