@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator
 
+from kernel.conf import config
 from kernel.errors import TooLarge
 from kernel.text import storable
 from llm.errors import WorkflowInvalid
@@ -19,7 +20,7 @@ from llm.state import WorkflowState
 
 #: What one value may hold, counted through all of it.
 MAX_CHARS = 1_000_000
-MAX_PARTS = 100_000
+MAX_PARTS = 20_000
 MAX_DEPTH = 64
 _ROOTS = frozenset({"question", "text", "output", "passages"})
 _PATH = re.compile(r"[A-Za-z]\w*(?:\.\w+|\[\d{1,4}\])*", re.ASCII)
@@ -112,6 +113,8 @@ class _Copy:
 
     def __init__(self) -> None:
         self._chars = self._parts = 0
+        # Nothing that a model may say is too much to be passed on.
+        self._most = max(MAX_CHARS, config().llm.max_answer_chars)
 
     def of(self, value: Any, depth: int) -> Any:
         self._parts += 1
@@ -131,6 +134,6 @@ class _Copy:
 
     def _text(self, text: str) -> str:
         self._chars += len(text)
-        if self._chars > MAX_CHARS:
-            raise TooLarge(f"A step made a value of more than {MAX_CHARS} characters.")
+        if self._chars > self._most:
+            raise TooLarge(f"A step made a value of more than {self._most} characters.")
         return storable(text)

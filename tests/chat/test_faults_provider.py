@@ -52,7 +52,9 @@ def impatient(live_database: None, server_env: dict[str, str]) -> Iterator[Serve
         "OPTIONS": {"api_key": "sk-test-not-a-key", "base_url": f"http://127.0.0.1:{free_port()}/v1"},
         **BOUNDS,
     }
-    llm = {"MODELS": {"default": BOUNDS, "refusing": refusing}, "MAX_ANSWER_CHARS": MAX_CHARS}
+    models = {"default": BOUNDS, "refusing": refusing}
+    # What a breaker does with so many failures is another test's matter.
+    llm = {"MODELS": models, "MAX_ANSWER_CHARS": MAX_CHARS, "BREAKER_FAILURES": 1000}
     with Server(server_env | settings(LLM=llm)) as server:
         yield server
         no_traceback(server)

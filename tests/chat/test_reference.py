@@ -76,8 +76,9 @@ def refs(node: Any) -> Iterator[str]:
 
 
 def test_every_command_and_event_class_is_in_the_tuples() -> None:
-    assert set(protocol.Command.__subclasses__()) == set(COMMANDS)
-    assert set(protocol.Event.__subclasses__()) == set(EVENTS)
+    # The workflow socket's own are compared with docs/execution.md.
+    for base, known in ((protocol.Command, COMMANDS), (protocol.Event, EVENTS)):
+        assert {kind for kind in base.__subclasses__() if kind.__module__ == protocol.__name__} == set(known)
 
 
 def test_every_close_code_has_a_meaning() -> None:

@@ -105,7 +105,7 @@ def test_providers_named_in_the_setting_are_known(configure: Configure) -> None:
     llm_providers.remove("own")
 
 
-@pytest.mark.parametrize("kind", sorted(providers.__all__))
+@pytest.mark.parametrize("kind", sorted({*providers.__all__} - {"register_redaction"}))  # which takes a pattern
 def test_every_decorator_registers(kind: str) -> None:
     register = getattr(providers, kind)
     try:

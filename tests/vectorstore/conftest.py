@@ -20,6 +20,11 @@ class CountingEmbedder(Embedder):
     def __init__(self, model: str = "words", dimension: int = 64) -> None:
         super().__init__(Embeddings(provider="fake", model=model, dimension=dimension))
         self.embedded: list[str] = []
+        self.asked: list[str] = []
+
+    async def query(self, text: str) -> Vector:
+        self.asked.append(text)
+        return await super().query(text)
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         self.embedded += texts
