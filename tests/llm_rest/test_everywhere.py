@@ -24,7 +24,7 @@ class Place:
         self.client = httpx.Client(base_url=f"{server.url}/api/v1", headers=headers, timeout=20)
 
     def set(self, method: str, path: str, **body: Any) -> Any:
-        response = self.client.request(method, path, **({"json": body} if body else {}))
+        response = self.client.request(method, path, json=body or None)
         assert response.is_success, response.text
         return response.json() if response.content else None
 
