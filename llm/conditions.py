@@ -46,6 +46,11 @@ class Comparison(_Part):
     def _pattern(self) -> Any:
         return patterns.compile_pattern(self.value)
 
+    @property
+    def searches(self) -> bool:
+        """It may take long, so that it is done in a thread."""
+        return self.op == "matches"
+
     def holds(self, state: WorkflowState) -> bool:
         found = values.find(state, self.field)
         if self.op == "exists":
@@ -53,7 +58,7 @@ class Comparison(_Part):
         if found is MISSING:
             return self.op == "not_equals"
         if self.op == "matches":
-            return isinstance(found, str) and self._pattern.search(found) is not None
+            return isinstance(found, str) and patterns.search(self._pattern, found) is not None
         if self.op in _ORDER:
             return _comparable(found, self.value) and _ORDER[self.op](found, self.value)
         return _TESTS[self.op](found, self.value)
@@ -62,6 +67,10 @@ class Comparison(_Part):
 class AllOf(_Part):
     all: list["Condition"] = Field(alias="and", min_length=1, max_length=20)
 
+    @property
+    def searches(self) -> bool:
+        return any(part.searches for part in self.all)
+
     def holds(self, state: WorkflowState) -> bool:
         return all(part.holds(state) for part in self.all)
 
@@ -69,12 +78,20 @@ class AllOf(_Part):
 class AnyOf(_Part):
     any: list["Condition"] = Field(alias="or", min_length=1, max_length=20)
 
+    @property
+    def searches(self) -> bool:
+        return any(part.searches for part in self.any)
+
     def holds(self, state: WorkflowState) -> bool:
         return any(part.holds(state) for part in self.any)
 
 
 class Not(_Part):
     inner: "Condition" = Field(alias="not")
+
+    @property
+    def searches(self) -> bool:
+        return self.inner.searches
 
     def holds(self, state: WorkflowState) -> bool:
         return not self.inner.holds(state)

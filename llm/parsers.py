@@ -90,7 +90,7 @@ class RegexParser:
         self._pattern = patterns.compile_pattern(config.get("pattern"))
 
     def parse(self, text: str) -> Any:
-        found = self._pattern.search(text)
+        found = patterns.search(self._pattern, text)
         if found is None:
             raise ValueError("it does not match the pattern that is asked for")
         if named := found.groupdict():

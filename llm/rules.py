@@ -10,14 +10,12 @@ import re2  # type: ignore[import-untyped]  # google-re2 ships none
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kernel.redaction import redact
+from llm import patterns
 from llm.validators import PASS, Context, Verdict, refuse, replace
 
 
 def _pattern(pattern: str) -> str:
-    try:
-        re2.compile(pattern)
-    except re2.error as error:
-        raise ValueError("is no pattern of RE2 (no lookaround, no back references).") from error
+    patterns.compile_pattern(pattern)
     return pattern
 
 

@@ -4,6 +4,7 @@ Which text people see: that of the last step of the list that speaks (a model's,
 one may have it said anew. A list inside a step is shown as that step is. So what is shown is part of the answer.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import monotonic
@@ -13,6 +14,9 @@ from llm.events import Event, Text
 from llm.events import Step as Progress
 from llm.state import WorkflowState
 from llm.steps.base import Step
+
+#: Seconds after which a step lets others have their turn.
+_LONG = 0.005
 
 
 async def run_steps(
@@ -40,6 +44,9 @@ async def run_steps(
                 yield ended
             raise
         yield told.ended("finished")
+        if told.took > _LONG:
+            # Steps that wait for nothing would follow each other without letting any other work of the loop in.
+            await asyncio.sleep(0)
 
 
 def _answering(steps: Sequence[Step]) -> int:
@@ -66,6 +73,11 @@ class _Told:
     def started(self) -> Progress:
         self._told_start = True
         return Progress(self._type, "started", dict(self._place))
+
+    @property
+    def took(self) -> float:
+        """Seconds since it began."""
+        return monotonic() - self._began
 
     def lets_through(self, event: Event) -> bool:
         """Whether an event goes on as it is. A step's own word of its start and end becomes a part of ours."""

@@ -16,7 +16,7 @@ from django.core.signals import setting_changed
 
 from kernel.caches import Cache
 from kernel.conf import config
-from llm import answer_cache, registry, values
+from llm import answer_cache, patterns, registry, values
 from llm.around import around
 from llm.deadline import within
 from llm.errors import WorkflowInvalid
@@ -137,7 +137,8 @@ def _compile(encoded: bytes) -> Compiled:
         raw = {"steps": raw}
     if isinstance(raw.get("steps"), list):
         _check_count(len(raw["steps"]))
-    read = grammar().read(raw)
+    with patterns.bounded():
+        read = grammar().read(raw)
     _check_count(sum(1 for _ in _walk(read.steps, "steps", 1, aside=False)))
     models = tuple(
         (f"{path}{option}", alias)

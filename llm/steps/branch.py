@@ -1,7 +1,9 @@
 """The `branch` step: go on with the first list of steps whose condition holds."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -33,13 +35,22 @@ class BranchStep(HoldingStep):
         cases = {f".cases[{index}].steps": case.steps for index, case in enumerate(self.cases)}
         return {**cases, ".default": self.default}
 
-    @override
-    async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
-        place, steps = ".default", self.default
+    @cached_property
+    def _searches(self) -> bool:
+        return any(case.when.searches for case in self.cases)
+
+    def _chosen(self, state: WorkflowState) -> tuple[str, Sequence[Step]]:
         for index, case in enumerate(self.cases):
             if case.when.holds(state):
-                place, steps = f".cases[{index}].steps", case.steps
-                break
+                return f".cases[{index}].steps", case.steps
+        return ".default", self.default
+
+    @override
+    async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
+        if self._searches:
+            place, steps = await asyncio.to_thread(self._chosen, state)
+        else:
+            place, steps = self._chosen(state)
         async with aclosing(run_steps(steps, state, path=f"{state.path}{place}", shows=state.shows)) as events:
             async for event in events:
                 yield event

@@ -1,5 +1,6 @@
 """The `parser` step: make a value of the whole answer, if need be with the model's help."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import cached_property
@@ -80,7 +81,7 @@ class ParserStep(Step):
     async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
         for left in range(self.repair, -1, -1):
             try:
-                state.output = values.plain(self._parser.parse(state.text))
+                state.output = await asyncio.to_thread(self._value, state.text)
                 break
             except (ValueError, RecursionError) as error:
                 if not left or state.asked is None:
@@ -91,6 +92,10 @@ class ParserStep(Step):
                     yield event
         if self.output is not None:
             state.variables[self.output] = state.output
+
+    def _value(self, text: str) -> Any:
+        """In a thread: a long answer and a large schema or pattern take their time."""
+        return values.plain(self._parser.parse(text))
 
     async def _mend(self, state: WorkflowState, fault: str) -> AsyncGenerator[Event, None]:
         """Have the last call's model say its answer anew."""

@@ -1,5 +1,6 @@
 """The `workflow` step: run another of the workspace's workflows as a part of this one."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import ClassVar, Literal
@@ -50,7 +51,10 @@ class WorkflowStep(Step):
         if row is None:
             which = "no active one" if self.version is None else f"no version {self.version}"
             raise WorkflowInvalid(f"{state.path}.name: of the workflow {self.name!r} there is {which}.")
-        compiled = workflows.compile_workflow(row.definition, models=state.run.configuration.models)
+        # In a thread: the first time it takes a while, and this loop serves others.
+        compiled = await asyncio.to_thread(
+            workflows.compile_workflow, row.definition, models=state.run.configuration.models
+        )
         if compiled.options["log_content"]:
             state.run.journal.keep(compiled.options["log_content"])
         inner = self._begin(state, around)
