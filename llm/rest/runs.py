@@ -16,10 +16,9 @@ from pydantic import BaseModel, Field
 from accounts.rest import caller_of
 from kernel import database
 from kernel.errors import NotFound
-from llm import runs
+from llm import interactions, runs
 from llm.events import Event, Output, Sources, Step, Text
 from llm.execution import Execution, executions
-from llm.models import InteractionLog
 from llm.rest.log import CallOut
 
 router = Router(tags=["workflows"])
@@ -97,9 +96,7 @@ async def run_workflow(request: HttpRequest, name: str, body: RunIn) -> dict[str
 @router.get("/runs/{uuid:run_id}", response=RunRowsOut, summary="A run's model calls, as the log has them")
 async def get_run(request: HttpRequest, run_id: UUID) -> dict[str, Any]:
     def read() -> dict[str, Any]:
-        rows = list(InteractionLog.objects.visible_to(caller_of(request)).filter(run_id=run_id).order_by("call"))
-        if not rows:
-            raise NotFound("There is no such run in your workspaces.")
+        rows = interactions.calls_of(caller_of(request), run_id)
         return {
             "run_id": run_id,
             "status": rows[-1].status,
