@@ -327,9 +327,12 @@ class Runner:
                 self.stop(one.answer_id)
 
     async def _sweep(self) -> None:
-        if monotonic() - self._reachable_since < config().chat.lease_seconds:
+        looked_at = monotonic()
+        if looked_at - self._reachable_since < config().chat.lease_seconds:
             # A first answer after an outage: the owners get the time of a lease to come back first.
             await database.run_ahead(turns.renew, self.owner, [])
+            if monotonic() - looked_at > config().chat.renew_seconds:
+                self._reachable_since = monotonic()  # it waited for the database, which is back only now
             return
         room = config().chat.max_turns_per_process - len(self.jobs)
         began = monotonic()
