@@ -78,7 +78,7 @@ def test_a_definition_has_so_many_patterns_and_no_more(how: str) -> None:
             case "schema":
                 schema = {"properties": {f"p{number}": {"pattern": one} for number, one in enumerate(given)}}
             case _:
-                schema = {"patternProperties": dict.fromkeys(given, True)}
+                schema = {"patternProperties": {one: {} for one in given}}
         return [{"type": "llm"}, {"type": "parser", "parser": "json", "options": {"schema": schema}}]
 
     workflows.compile_workflow(definition(50))
