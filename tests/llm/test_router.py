@@ -227,6 +227,32 @@ class TestFailover:
         assert [row[:2] for row in ledger.rows] == [(0, "one"), (1, "one"), (2, "one"), (3, "two")]
         assert len(provider.exchanges("q")) == 3
 
+    async def test_each_model_has_retries_of_its_own(
+        self, ask: Any, route: Routes, provider: ScriptedProvider, second: ScriptedProvider, ledger: Ledger,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("llm.retries.BACKOFF", 0.01)
+        route(one={"MAX_RETRIES": 1}, two={"MAX_RETRIES": 1})
+        second.script_tries("q", [act.status(503)], [act.text("from two"), act.ok()])
+
+        assert (await ask(provider.script("q", act.status(503)))).text == "from two"
+        assert [row[1] for row in ledger.rows] == ["one", "one", "two", "two"]
+
+    async def test_a_model_that_failed_holds_no_place_while_the_next_answers(
+        self, stream: Stream, route: Routes, provider: ScriptedProvider, second: ScriptedProvider
+    ) -> None:
+        route(one={"MAX_CONCURRENT": 1})
+        second.script("q", act.text("from two"), act.hang())
+
+        events = stream(provider.script("q", act.status(500)))
+        async for event in events:
+            if isinstance(event, Text):
+                break
+
+        assert (health_of("one").busy, health_of("two").busy) == (0, 1)
+        await events.aclose()
+        assert health_of("two").busy == 0
+
     async def test_a_budget_that_ends_between_two_tries_ends_the_answer(
         self, ask: Any, route: Routes, provider: ScriptedProvider, second: ScriptedProvider, ledger: Ledger
     ) -> None:
@@ -367,6 +393,21 @@ class TestBreakers:
         assert (await ask(tell(provider, second, act.status(500)))).text == "from two"
         assert len(provider.exchanges("q")) == 2
 
+    async def test_no_retry_follows_when_the_breaker_opened_during_the_pause(
+        self, ask: Any, route: Routes, provider: ScriptedProvider, second: ScriptedProvider, ledger: Ledger
+    ) -> None:
+        route(one={"MAX_RETRIES": 1}, llm={"BREAKER_FAILURES": 2})
+
+        asking = asyncio.create_task(ask(tell(provider, second, act.status(500))))
+        while not ledger.closed:
+            await asyncio.sleep(0)
+        others = health_of("one").breaker.enter()
+        assert others is not None
+        others.failed("provider_unavailable")
+
+        assert (await asking).text == "from two"
+        assert len(provider.exchanges("q")) == 1
+
     async def test_the_figures_tell_of_it_without_secrets(
         self, ask: Any, provider: ScriptedProvider, second: ScriptedProvider
     ) -> None:
@@ -460,6 +501,23 @@ class TestTheQueue:
         assert isinstance(alone.error, Busy)
         assert alone.error.retry_after
         await held.aclose()
+
+    async def test_a_model_whose_breaker_opens_meanwhile_is_not_asked_when_the_place_is_there(
+        self, ask: Any, stream: Stream, route: Routes, provider: ScriptedProvider
+    ) -> None:
+        route(one={"MAX_CONCURRENT": 1}, llm={"BREAKER_FAILURES": 1})
+        held = await self.hold(stream, provider, Gate())
+
+        asking = asyncio.create_task(ask("hello"))
+        while not health_of("one").places.waiting:
+            await asyncio.sleep(0)
+        others = health_of("one").breaker.enter()
+        assert others is not None
+        others.failed("provider_unavailable")
+        await held.aclose()
+
+        assert (await asking).started.alias == "two"
+        assert health_of("one").busy == 0
 
     async def test_a_stop_while_queued_leaves_no_trace(
         self, stream: Stream, ask: Any, provider: ScriptedProvider, ledger: Ledger
