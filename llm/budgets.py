@@ -57,11 +57,11 @@ class NoRoom(BudgetExceeded):
     def __init__(self, run: "RunRef", refusal: Refusal) -> None:
         claim = refusal.claim
         bound = _SAID[BudgetKind(claim.kind)].format(limit=f"{claim.limit.normalize():f}")
-        who = "you" if ":user:" in claim.key else "this workspace"
+        whose = "Your budget" if ":user:" in claim.key else "The budget of this workspace"
         if refusal.retry_after is None:
-            text = f"The budget of {who} is {bound}, and this alone may take more; ask for less, or for a budget."
+            text = f"{whose} is {bound}, and this alone may take more; ask for less, or for a budget."
         else:
-            text = f"The budget of {who}, {bound}, has no room for this now."
+            text = f"{whose}, {bound}, has no room for this now."
         super().__init__(text, retry_after=refusal.retry_after)
         self.refused = Refused(workspace_id=run.workspace_id, kind=claim.kind, user_id=run.user_id)
 

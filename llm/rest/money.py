@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field as Aliased
 from ninja import Query, Router, Schema, Status
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, PlainSerializer
 
 from accounts.access import Caller
 from accounts.rest import caller_of, newest_first
@@ -20,6 +20,8 @@ from llm.models import Budget, BudgetKind, ModelPrice
 router = Router(tags=["money"])
 Limit = Annotated[int, Query(ge=1, le=100)]
 Amount = Annotated[Decimal, Field(gt=0, max_digits=20, decimal_places=6)]
+#: As it was set, without the zeros that its column adds.
+Plain = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount.normalize():f}", return_type=str)]
 
 
 class BudgetIn(BaseModel, extra="forbid"):
@@ -44,7 +46,7 @@ class BudgetOut(Schema):
     id: UUID
     workspace: UUID = Aliased(alias="workspace_id")
     kind: BudgetKind
-    limit: Decimal
+    limit: Plain
     per: Budget.Per
     user: int | None = Aliased(alias="user_id")
     is_active: bool
@@ -65,9 +67,9 @@ class UseOut(Schema):
 
     kind: BudgetKind
     per: Budget.Per
-    limit: Decimal
-    used: Decimal
-    reserved: Decimal
+    limit: Plain
+    used: Plain
+    reserved: Plain
     since: AwareDatetime | None
     until: AwareDatetime | None
 
