@@ -2,10 +2,12 @@
 
 Near is not the same, so everything beside the question's own words must be equal: the model, the prompt, the history,
 and the passages, word for word, so that an answer never cites what this question did not find. Numbers in the question
-must be equal too: "the X200" and "the X300" are near neighbours to every embedding model, and different things.
+must be equal too: "the X200" and "the X300" are near neighbours to every embedding model, and different things. So are
+"may I" and "may I not": of the most common languages here the words that negate count as numbers do.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
@@ -22,7 +24,8 @@ from llm.answer_cache import Answer, Request, Target
 from vectorstore.embeddings.embedder import Embedder, Vector, embedder
 from vectorstore.models import SemanticAnswer
 
-_NUMBER = re.compile(r"\d+")
+#: Numbers and negations: what turns a question into another one, though its vector hardly moves.
+_TURNS = re.compile(r"\d+|n['\u2019]t\b|\b(?:not?|never|without|nicht|nie|ohne|kein\w*|ne|pas|jamais|sans|sin|nunca)\b")
 #: What stands in the place of the question; no stored text has it, for it can't be stored.
 _PLACE = "\0question\0"
 
@@ -59,7 +62,11 @@ def create(config: dict[str, Any]) -> SemanticCache:
 def _scope(request: Request, target: Target, known: Embedder) -> str:
     """What must be equal: everything that the answer depends on but the words of the question."""
     space = (known.model, known.dimension)
-    return request.digest(target, space, _NUMBER.findall(request.question), messages=_without_question(request))
+    return request.digest(target, space, _turns(request.question), messages=_without_question(request))
+
+
+def _turns(question: str) -> list[str]:
+    return sorted(_TURNS.findall(unicodedata.normalize("NFKC", question).casefold()))
 
 
 def _without_question(request: Request) -> list[dict[str, Any]]:

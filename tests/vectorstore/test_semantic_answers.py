@@ -88,6 +88,16 @@ async def test_a_number_in_the_question_must_be_the_same(workspace_id):
     assert await text_for(request(workspace_id, NEAR + " X200"), threshold=0.5) == "24 months"
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [("warranty not for the X200", "warranty for the X200"), ("warranty of the X\u00b2", "warranty of the X\u00b3")],
+)
+async def test_a_question_that_is_turned_into_its_opposite_or_another_number_is_another_one(workspace_id, asked, kept):
+    await cache().keep(request(workspace_id, kept), answer())
+    assert await text_for(request(workspace_id, kept)) == "24 months"
+    assert await text_for(request(workspace_id, asked), threshold=0.0) is None
+
+
 async def test_the_passages_must_be_the_same(workspace_id):
     grounded = "The warranty is {} months. [1]\n\nQuestion: {{}}"
     await cache().keep(request(workspace_id, template=grounded.format(24)), answer())
