@@ -26,7 +26,8 @@ from tests.docs.pages import DOCS, ROOT, first_column, rows, section
 from tests.docs.reference import SECTIONS, keys
 
 _PACKAGES = ["kernel", "accounts", "llm", "memory", "vectorstore", "chat", "frontend", "django_chain"]
-_STEPS = [name for name in registry.workflow_steps.names() if name != "fault"]  # the tests' own step
+_TESTS_OWN = {"fault", "leak"}
+_STEPS = [name for name in registry.workflow_steps.names() if name not in _TESTS_OWN]
 
 
 class TestSettings:
