@@ -206,6 +206,11 @@ def test_a_workspace_can_not_widen_the_operators_room(workspace: UUID) -> None:
         put(workspace, bounds={"MAX_CONCURRENT": 1000})
     put(workspace, key="k", bounds={"MAX_CONCURRENT": 1000})
     assert build(workspace).bounds.max_concurrent == 1000
+    # A row that was written before the operator's alias was what it is now says no more than that.
+    row = ModelConfig.objects.get(workspace_id=workspace, alias="default")
+    row.encrypted_key = ""
+    row.save()
+    assert build(workspace).bounds.max_concurrent != 1000
 
 
 # Secrets -------------------------------------------------------------------------------------------------------------
