@@ -130,9 +130,9 @@ def _with_tools(model: BuiltModel, tools: Sequence[BaseTool]) -> Any:
         ) from error
 
 
-def _size(chat: Any) -> int:
-    """What the descriptions of the tools add to a request, in bytes."""
-    return len(json.dumps(getattr(chat, "kwargs", {}), default=repr).encode())
+def _size(sent: Mapping[str, Any]) -> int:
+    """What descriptions of tools, or a schema, add to a request, in bytes."""
+    return len(json.dumps(sent, default=repr).encode())
 
 
 def _call(

@@ -78,9 +78,11 @@ class Ledger:
     closed: list[Closed] = field(default_factory=list)
     #: Raised instead of opening the call of this number.
     refuses: dict[int, Exception] = field(default_factory=dict)
+    #: What a budget holds back for an answer.
+    held: int | None = None
 
     def output_bound(self, own: int | None) -> int | None:
-        return own
+        return own or self.held
 
     async def open(self, call: Call) -> None:
         if call.number in self.refuses:
@@ -665,6 +667,16 @@ class TestOptions:
 
         assert not {"temperature", "max_tokens", "max_completion_tokens"} & set(provider.exchanges("")[0].body)
 
+    async def test_what_a_budget_holds_back_bounds_an_answer_that_nothing_else_does(
+        self, ask: Any, route: Routes, provider: ScriptedProvider, ledger: Ledger
+    ) -> None:
+        ledger.held = 50
+        route()
+        await ask("hello")
+
+        body = provider.exchanges("")[0].body
+        assert body.get("max_completion_tokens", body.get("max_tokens")) == ledger.opened[0].max_output_tokens == 50
+
 
 async def test_a_registered_callback_handler_watches_every_call(
     ask: Any, route: Routes, provider: ScriptedProvider, second: ScriptedProvider
@@ -715,6 +727,8 @@ class TestTools:
         assert outcome.events[-2] == calls[0]
         assert provider.exchanges("tool")[0].body["tools"][0]["function"]["name"] == "weather"
         assert ledger.rows == [(0, "one", CallStatus.OK, "")]
+        # What describes the tools is sent, too, so budgets must hold it back.
+        assert ledger.opened[0].tool_bytes > len(str(weather.description))
 
     async def test_a_model_may_answer_without_them(self, ask: Any, route: Routes, provider: ScriptedProvider) -> None:
         route()
