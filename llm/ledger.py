@@ -78,7 +78,7 @@ def close_run(ending: Ending) -> None:
     signals.run_closed(ending)
     if ending.leftovers:
         _lock(run)  # an opening may be under way: it comes before this, or finds the run ended
-    _write_closed(run, ending.calls, status=ending.status, steps=ending.steps)
+    _write_closed(run, ending.calls, status=ending.status, category=ending.error_category, steps=ending.steps)
     if ending.leftovers:
         _close_leftovers(
             run,
@@ -213,10 +213,18 @@ def _of_call(call: Call, run: RunRef) -> dict[str, Any]:
 
 
 def _write_closed(
-    run: RunRef, closed: Sequence[Closed], *, status: CallStatus, steps: Sequence[dict[str, Any]] = ()
+    run: RunRef,
+    closed: Sequence[Closed],
+    *,
+    status: CallStatus,
+    category: str = "",
+    steps: Sequence[dict[str, Any]] = (),
 ) -> None:
+    """`status` and `category` are the run's: those of a call that was cut short with it."""
     for one in closed:
         values = _of_closed(one, status, run)
+        if one.status is None:
+            values["error_category"] = category
         if steps and one.call.number == run.first_call:
             values["steps"] = redact_data(steps)
         # An open row: an end is written once. Another attempt's can't be meant, its numbers are others (reopen_run).

@@ -1,6 +1,7 @@
 """What a run's journal knows of its calls, whatever happens while a row is being opened."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from django.db import transaction
@@ -68,3 +69,16 @@ async def test_a_call_that_ends_while_anothers_row_is_opened_is_not_forgotten(jo
     assert not ending.leftovers
     await database.run(end, journal, CallStatus.OK)
     assert await database.run(rows_of, journal) == [(0, "ok", 3), (1, "ok", 4), (2, "ok", 5)]
+
+
+async def test_a_call_that_is_cut_short_with_a_failed_run_says_why_the_run_failed(journal: RunJournal) -> None:
+    await journal.open(call(0))
+    journal.close(replace(closed(call(0)), status=None))
+
+    def fail() -> tuple[str, str]:
+        with transaction.atomic():
+            ledger.close_run(journal.ending(CallStatus.FAILED, error_category="tool_failed"))
+        row = InteractionLog.objects.get(run_id=journal.run.run_id)
+        return row.status, row.error_category
+
+    assert await database.run(fail) == ("failed", "tool_failed")
