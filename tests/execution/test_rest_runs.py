@@ -178,11 +178,16 @@ def test_nothing_is_run_or_seen_across_workspaces(
     assert api("POST", f"/workflows/{row}/activate", by=other).status_code == 404
     assert api("GET", "/workflows", by=other).json()["workflows"] == []
 
-    Membership.objects.create(workspace_id=mine, user=other.user, role=Role.VIEWER)
-    assert api("GET", f"/runs/{run}", by=other).status_code == 200
+    membership = Membership.objects.create(workspace_id=mine, user=other.user, role=Role.VIEWER)
+    # Like the log: one's own runs, and all of them for those who administer the workspace.
+    assert api("GET", f"/runs/{run}", by=other).status_code == 404
     assert api("GET", f"/workflows/{row}", by=other).status_code == 200
     assert api("POST", f"/workflows/{flow}/run", json={"question": "x", "workspace": mine}, by=other).status_code == 403
     assert api("POST", f"/workflows/{row}/deactivate", by=other).status_code == 403
+
+    membership.role = Role.ADMIN
+    membership.save()
+    assert api("GET", f"/runs/{run}", by=other).status_code == 200
 
 
 def test_a_budget_refuses_the_run_before_anything_is_written(api: Api, flow: str, person: Person) -> None:

@@ -58,13 +58,14 @@ def text_of(events: list[Event]) -> str:
 async def test_a_refused_question_reaches_no_model(
     scripted_alias: Callable[..., None], provider: ScriptedProvider
 ) -> None:
+    before = len(provider.exchanges())
     rules = {"validator": "rules", "words": ["Projekt Élan"], "message": "Not here."}
     with pytest.raises(QuestionRefused, match="Not here"):
         await run("tell me of PROJEKT  elan!", input_validators=[rules])
     assert not shown
-    assert provider.exchanges() == []
+    assert len(provider.exchanges()) == before
     assert text_of(await run("tell me of projekt elans", input_validators=[rules]))
-    assert len(provider.exchanges()) == 1
+    assert len(provider.exchanges()) == before + 1
 
 
 async def test_a_replaced_question_is_what_the_model_gets() -> None:
