@@ -62,7 +62,9 @@ def page(
         at = rows.filter(id=before).values_list("created_at", flat=True).first()
         if at is None:
             raise NotFound("There is no such row to go on from; start without `before`.")
-        found = found.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=before), created_at__lte=at)
+        # One comparison of both: an index gives its first half, and no plan can take it apart.
+        after = "(llm_interactionlog.created_at, llm_interactionlog.id) < (%s, %s)"
+        found = found.extra(where=[after], params=[at, before])
     result = list(found.defer("prompt_text", "response_text", "steps").order_by("-created_at", "-id")[: limit + 1])
     return result[:limit], result[limit - 1].id if len(result) > limit else None
 
