@@ -27,8 +27,8 @@ from kernel import database, redis
 from kernel.conf import config
 from kernel.errors import ChainError
 from llm import aliases, sweeping
+from llm.embeddings.embedder import embedder
 from llm.execution import executions
-from vectorstore.embeddings.embedder import embedder
 
 logger = logging.getLogger(__name__)
 

@@ -33,6 +33,9 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     task_time_limit=600,
+    # A request that tells of work doesn't wait for a broker that is away.
+    broker_transport_options={"socket_connect_timeout": 1, "socket_timeout": 5},
+    broker_connection_timeout=1,
     result_expires=3600,
     beat_schedule={
         "forget-expired-sign-ins": {

@@ -65,14 +65,20 @@ class BudgetRule(Section, frozen=True):
     per: Literal["workspace", "user"] = "workspace"
 
 
-class Embeddings(Section, frozen=True):
-    """The embedding model: a provider's name and what it takes."""
+class EmbeddingModel(Section, frozen=True):
+    """An embedding model: a provider's name and what it takes."""
 
     provider: str = "wordllama"
     model: str = "l2_supercat_256"
     dimension: Annotated[int, Meta(ge=1, le=16_000)] = 256
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: Count = 64
+
+
+class Embeddings(EmbeddingModel, frozen=True):
+    """The embedding model of new collections, and others by alias that collections may have instead."""
+
+    models: dict[str, EmbeddingModel] = field(default_factory=dict)
 
 
 class Llm(Section, frozen=True):

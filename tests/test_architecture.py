@@ -212,7 +212,7 @@ async def test_a_whole_turn_costs_the_same_with_a_long_history(person: Person, m
         second = await ask(1)
         for number in range(2, 12):
             latest = await ask(number)
-        assert len(second) == len(latest) == 7 + 2 + 6, listed(latest)
+        assert len(second) == len(latest) == 7 + 3 + 6, listed(latest)
     finally:
         await runner.close()
         await redis.close()

@@ -21,7 +21,7 @@ from kernel import database
 from kernel.caches import Tally
 from kernel.text import storable
 from llm.answer_cache import Answer, Request, Target
-from vectorstore.embeddings.embedder import Embedder, Vector, embedder
+from llm.embeddings.embedder import Embedder, Vector, embedder
 from vectorstore.models import SemanticAnswer
 
 #: Numbers and negations: what turns a question into another one, though its vector hardly moves.

@@ -10,9 +10,9 @@ class VectorstoreConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        embedding_providers.add("fake", "vectorstore.embeddings.fake:create")
-        embedding_providers.add("openai", "vectorstore.embeddings.openai:create", extra="openai")
-        embedding_providers.add("wordllama", "vectorstore.embeddings.wordllama:create", extra="embedded")
+        embedding_providers.add("fake", "llm.embeddings.fake:create")
+        embedding_providers.add("openai", "llm.embeddings.openai:create", extra="openai")
+        embedding_providers.add("wordllama", "llm.embeddings.wordllama:create", extra="embedded")
         vector_stores.add("pgvector", "vectorstore.backends.pgvector:create")
         answer_caches.add("semantic", "vectorstore.answers:create")
         workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

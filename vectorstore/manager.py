@@ -1,19 +1,22 @@
 """VectorStoreManager: a workspace's documents, added, found and removed, whatever backend holds their vectors."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import Any, Self
 from uuid import UUID
 
 from kernel.conf import config as settings
 from kernel.errors import Invalid, TooLarge
 from kernel.text import storable
+from llm.embeddings.embedder import Embedder, embedder_of
+from llm.embeddings.embedder import embedder as configured_embedder
 from llm.registry import vector_stores
+from vectorstore import rows
 from vectorstore.backends import Backend
-from vectorstore.embeddings.embedder import Embedder
-from vectorstore.embeddings.embedder import embedder as configured_embedder
 from vectorstore.errors import EmbeddingMismatch
-from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Piece, SourceDocument, Space
+from vectorstore.scope import TRUSTED, Scope
+from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Piece, Scored, SetInfo, SourceDocument, Space
 
 MAX_K = 50
 _LONGEST_SOURCE = 1000
@@ -21,25 +24,36 @@ _LONGEST_TITLE = 500
 
 
 class VectorStoreManager:
-    """Everything it does stays in one workspace.
+    """Everything it does stays in one workspace, and in the collections that its reader may read.
 
     manager = VectorStoreManager(workspace.id)
     await manager.ingest([SourceDocument(source="manual.md", text=text, markdown=True)])
     hits = await manager.search("How long is the warranty?", k=4)
     """
 
-    def __init__(self, workspace_id: UUID, *, embedder: Embedder | None = None, backend: Backend | None = None) -> None:
-        self._embedder = embedder or configured_embedder()
-        self._backend = backend or vector_stores.get(settings().vector_store.backend)({"workspace_id": workspace_id})
+    def __init__(self, workspace_id: UUID, *, embedder: Embedder | None = None) -> None:
+        """For work of our own, which reads every collection; `for_reader` is for work on somebody's behalf."""
+        self._scope = Scope(workspace_id, TRUSTED)
+        self._given = embedder
+
+    @classmethod
+    def for_reader(cls, workspace_id: UUID, user_id: int | None) -> Self:
+        """A manager that knows the collections which this person may read; None: those that every member may."""
+        made = cls(workspace_id)
+        made._scope = Scope(workspace_id, user_id)
+        return made
 
     async def collection(self, name: str | None = None) -> CollectionInfo:
         """The collection of that name (None: the default one), made if there is none.
 
-        Raises EmbeddingMismatch if its vectors come from another model than the settings name.
+        Raises EmbeddingMismatch if its vectors come from a model that the settings don't name, and NotFound if the
+        reader may not read it.
         """
-        found = await self._backend.collection(_named(name), create=self._space)
-        assert found is not None
-        return self._matching(found)
+        found = await self._scope.run(rows.collection, _named(name), create=self._new())
+        if found is None:
+            raise Invalid("There is such a collection, but not among yours; choose another name.")
+        self._embedder(found, found.active)
+        return found
 
     async def ingest(self, documents: Iterable[SourceDocument], *, collection: str | None = None) -> list[Ingested]:
         """Index documents, each in a transaction of its own; one that is unchanged is not embedded again.
@@ -59,37 +73,50 @@ class VectorStoreManager:
         if not 1 <= k <= MAX_K:
             raise Invalid(f"k must be from 1 to {MAX_K}, not {k}.")
         # Looked up first: a workspace without documents should not pay a remote provider for each question.
-        found = await self._backend.collection(_named(collection))
+        found = await self._scope.run(rows.collection, _named(collection))
         if found is None or not query.strip():
             return []
-        self._matching(found)
-        hits = await self._backend.search(found, await self._embedder.query(storable(query)), k=k)
+        vector = await self._embedder(found, found.active).query(storable(query))
+        scored = await self._backend(found.active).search(found.active, vector, k=k)
+        hits = await self._scope.run(_hits, scored)
         return [hit for hit in hits if min_score is None or hit.score >= min_score]
 
     async def delete(self, document_id: UUID) -> bool:
         """Remove a document with its passages; False if the workspace has none of that id."""
-        return await self._backend.delete(document_id)
+        return await self._scope.run(rows.delete_documents, [document_id]) > 0
 
-    @property
-    def _space(self) -> Space:
-        return Space(model=self._embedder.model, dimension=self._embedder.dimension)
+    def _new(self) -> tuple[str, Space]:
+        """What a new collection's vectors are."""
+        made = self._given or configured_embedder()
+        return settings().vector_store.backend, Space(model=made.model, dimension=made.dimension)
 
-    def _matching(self, found: CollectionInfo) -> CollectionInfo:
-        theirs, ours = found.space, self._space
-        if theirs != ours:
+    def _backend(self, vectors: SetInfo) -> Backend:
+        made: Backend = vector_stores.get(vectors.backend)({"workspace_id": self._scope.workspace_id})
+        return made
+
+    def _embedder(self, found: CollectionInfo, vectors: SetInfo) -> Embedder:
+        theirs = vectors.space
+        if self._given is not None and (self._given.model, self._given.dimension) == (theirs.model, theirs.dimension):
+            return self._given
+        known = None if self._given is not None else embedder_of(theirs.model, theirs.dimension)
+        if known is None:
+            ours = self._given or configured_embedder()
             raise EmbeddingMismatch(
                 f"The collection {found.name!r} holds vectors of {theirs.model} ({theirs.dimension} dimensions), but"
-                f" the settings name {ours.model} ({ours.dimension}). Set EMBEDDINGS back, or use another collection."
+                f" the settings name {ours.model} ({ours.dimension}). Set EMBEDDINGS back, add the model to"
+                " EMBEDDINGS['MODELS'], or use another collection."
             )
-        return found
+        return known
 
     async def _ingest(self, into: CollectionInfo, document: SourceDocument) -> Ingested:
         document = _checked(document)
         content_hash = sha256(document.text.encode()).hexdigest()
-        known = await self._backend.known(into, document.source, content_hash)
-        return known or await self._backend.replace(into, await self._draft(document, content_hash))
+        known = await self._scope.run(rows.known, into.id, document.source, content_hash)
+        if known is not None:
+            return known
+        return await self._scope.run(rows.replace, into, await self._draft(into, document, content_hash))
 
-    async def _draft(self, document: SourceDocument, content_hash: str) -> Draft:
+    async def _draft(self, into: CollectionInfo, document: SourceDocument, content_hash: str) -> Draft:
         # Imports LangChain's splitters: on first use, not at start-up.
         from vectorstore.splitting import split, title_of  # noqa: PLC0415
 
@@ -100,12 +127,19 @@ class VectorStoreManager:
         title = document.title or (document.markdown and title_of(document.text)) or document.source
         # The title and the headings are embedded too: "the warranty of the X200" often names what the passage doesn't.
         paths = [" > ".join(dict.fromkeys((title, *passage.headings))) for passage in passages]
-        vectors = await self._embedder.documents(
-            [f"{path}\n\n{passage.text}" for path, passage in zip(paths, passages, strict=True)]
-        )
+        texts = [f"{path}\n\n{passage.text}" for path, passage in zip(paths, passages, strict=True)]
+        sets = [each for each in (into.active, into.building) if each is not None]
+        vectors = {each.id: await self._embedder(into, each).documents(texts) for each in sets}
         pieces = [
-            Piece(text=p.text, start=p.start, end=p.end, vector=vector, metadata={"headings": list(p.headings)})
-            for p, vector in zip(passages, vectors, strict=True)
+            Piece(
+                text=passage.text,
+                start=passage.start,
+                end=passage.end,
+                embedded_hash=sha256(text.encode()).hexdigest(),
+                vectors={of: made[n] for of, made in vectors.items()},
+                metadata={"headings": list(passage.headings)},
+            )
+            for n, (passage, text) in enumerate(zip(passages, texts, strict=True))
         ]
         return Draft(document=document, title=title[:_LONGEST_TITLE], content_hash=content_hash, pieces=pieces)
 
@@ -125,3 +159,19 @@ def _checked(document: SourceDocument) -> SourceDocument:
     return SourceDocument(
         source=source, text=text, title=storable(document.title), markdown=document.markdown, metadata=document.metadata
     )
+
+
+_HIT = ("id", "document_id", "document__title", "document__source", "text", "start", "end")
+
+
+def _hits(scope: Scope, scored: Sequence[Scored]) -> list[Hit]:
+    """What a backend found, as the scope may see it: in its order."""
+    rows_by_id: dict[UUID, tuple[Any, ...]] = {
+        row[0]: row for row in scope.chunks.filter(id__in=[each.chunk_id for each in scored]).values_list(*_HIT)
+    }
+    names = ("id", "document_id", "title", "source", "text", "start", "end")
+    return [
+        Hit(score=each.score, **dict(zip(names, rows_by_id[each.chunk_id], strict=True)))
+        for each in scored
+        if each.chunk_id in rows_by_id
+    ]

@@ -1,7 +1,7 @@
 """What goes into a vector store and what comes out of it. Values: no ORM, no LangChain."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 
@@ -18,27 +18,71 @@ class SourceDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Whose vectors a collection holds; vectors of two spaces can't be compared."""
+    """Whose vectors a set holds; vectors of two spaces can't be compared."""
 
     model: str
     dimension: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionInfo:
+class SetInfo:
+    """A set of vectors. `index` is the state of its approximate index, `none` while searches are exact."""
+
     id: UUID
-    name: str
+    workspace_id: UUID
+    collection_id: UUID
+    backend: str
     space: Space
+    index: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetStats:
+    """What a backend holds of a set."""
+
+    vectors: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A chunk's vector on its way into a backend, with what filters ask for."""
+
+    chunk_id: UUID
+    document_id: UUID
+    vector: list[float]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Scored(NamedTuple):
+    """A chunk that a backend found; `score` is the cosine similarity."""
+
+    chunk_id: UUID
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionInfo:
+    """A collection with the set that searches ask, and the one that is being filled to take its place."""
+
+    id: UUID
+    workspace_id: UUID
+    name: str
+    language: str
+    active: SetInfo
+    building: SetInfo | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A passage with its vector; `metadata` holds the headings that lead to it."""
+    """A passage with its vectors, one for each set; `metadata` holds the headings that lead to it."""
 
     text: str
     start: int
     end: int
-    vector: list[float]
+    #: SHA-256 of what was embedded.
+    embedded_hash: str
+    #: By the set's id.
+    vectors: dict[UUID, list[float]]
     metadata: dict[str, Any]
 
 

@@ -20,7 +20,9 @@ from django_chain.embedded import account, process
 from django_chain.embedded.errors import Misconfigured, StartError
 from django_chain.embedded.places import Places
 
+#: The application's role owns its database and is no superuser: row security holds for it.
 USER = DATABASE = "chain"
+_ADMIN = "postgres"
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -152,10 +154,16 @@ class Postgres:
             self._account.give(draft)
         no_sync = ["--no-sync"] if self._fast else []
         locale = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-        self._run(draft, [_binary("initdb"), "-D", draft, "-U", USER, "--auth=peer", *locale, *no_sync])
-        single: list[str | Path] = [_binary("postgres"), "--single", "-D", draft, "postgres"]
-        self._run(draft, single, feed=f"CREATE DATABASE {DATABASE};\n")
+        self._run(draft, [_binary("initdb"), "-D", draft, "-U", _ADMIN, "--auth=peer", *locale, *no_sync])
+        # Only a superuser may install pgvector; every database that is made later has it from the template.
+        self._as_admin(draft, "template1", "CREATE EXTENSION vector;")
+        self._as_admin(
+            draft, "postgres", f"CREATE ROLE {USER} LOGIN CREATEDB;", f"CREATE DATABASE {DATABASE} OWNER {USER};"
+        )
         draft.rename(self._data)
+
+    def _as_admin(self, data: Path, database: str, *statements: str) -> None:
+        self._run(data, [_binary("postgres"), "--single", "-D", data, database], feed="\n".join([*statements, ""]))
 
     def _run(self, cwd: Path, command: list[str | Path], *, feed: str = "") -> None:
         done = subprocess.run(

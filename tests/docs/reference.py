@@ -8,15 +8,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
-from kernel.conf import BudgetRule, Config, ModelAlias, Route
+from kernel.conf import BudgetRule, Config, EmbeddingModel, ModelAlias, Route
 
 #: Heading of docs/settings.md → its section of the setting.
 SECTIONS: dict[str, type[Struct]] = {
     name.upper(): kind for name, kind in get_type_hints(Config).items() if isinstance(kind, type)
-} | {"A model alias": ModelAlias, "A route": Route, "A budget rule": BudgetRule}
+} | {"A model alias": ModelAlias, "A route": Route, "A budget rule": BudgetRule, "An embedding model": EmbeddingModel}
 
 
-_NAMES: dict[Any, str] = {ModelAlias: "model alias", Route: "route", BudgetRule: "budget rule"}
+_NAMES: dict[Any, str] = {
+    ModelAlias: "model alias",
+    Route: "route",
+    BudgetRule: "budget rule",
+    EmbeddingModel: "embedding model",
+}
 
 
 def keys(section: type[Struct]) -> Iterator[tuple[str, str, str]]:

@@ -29,7 +29,7 @@ def _ping(url: str) -> bool:
 def test_postgres_answers_with_vectors_and_keeps_data_over_every_kind_of_restart(tmp_path: Path) -> None:
     with Postgres(tmp_path, fast=True) as server:
         with _connect(server.url) as connection:
-            connection.execute("CREATE EXTENSION vector")
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             connection.execute("CREATE TABLE seen (at vector(3))")
             connection.execute("INSERT INTO seen VALUES ('[1,2,3]')")
         url = server.url

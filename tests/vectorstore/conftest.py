@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 
 from kernel import database
 from kernel.conf import Embeddings
-from vectorstore.embeddings.embedder import Embedder, Vector
+from llm.embeddings.embedder import Embedder, Vector
 from vectorstore.manager import VectorStoreManager
 from vectorstore.values import SourceDocument
 

@@ -13,10 +13,10 @@ from kernel.caches import Cache
 from kernel.conf import Embeddings
 from kernel.errors import Misconfigured
 from llm import http
+from llm.embeddings import embedder as module
+from llm.embeddings.embedder import Embedder, embedder
 from llm.errors import ProviderMisconfigured, ProviderRateLimited
 from llm.registry import embedding_providers
-from vectorstore.embeddings import embedder as module
-from vectorstore.embeddings.embedder import Embedder, embedder
 
 
 def cosine(left: list[float], right: list[float]) -> float:

@@ -9,8 +9,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from vectorstore.embeddings.fake import FakeEmbeddings
-from vectorstore.embeddings.wordllama import WordLlamaEmbeddings
+from llm.embeddings.fake import FakeEmbeddings
+from llm.embeddings.wordllama import WordLlamaEmbeddings
 
 
 class Fake(FakeEmbeddings, Embeddings):

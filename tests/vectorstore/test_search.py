@@ -1,13 +1,16 @@
 """Search: nearest first, bounded, and never past the walls of a workspace."""
 
 import pytest
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
+from django.db import ProgrammingError
 
 from kernel import database
 from kernel.errors import Invalid
 from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
+from vectorstore import rows
+from vectorstore.backends.pgvector import PgVector
 from vectorstore.manager import VectorStoreManager
+from vectorstore.models import Chunk, Collection, Document, VectorSet
+from vectorstore.scope import Scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,29 +99,30 @@ class TestIsolation:
         assert not await filled.delete(self.secret.document_id)
         assert len(await stranger.search(self.CANARY)) == 1
 
-    async def test_a_foreign_collection_cannot_be_searched_or_written(self, filled, stranger):
+    async def test_a_foreign_collection_cannot_be_searched_or_written(self, filled, stranger, workspace_id):
         theirs = await stranger.collection()
-        backend = filled._backend
         vector = await CountingEmbedder().query(self.CANARY)
-        assert await backend.search(theirs, vector, k=50) == []
-        assert await backend.known(theirs, "secret.md", "0" * 64) is None
+        assert await PgVector(workspace_id).search(theirs.active, vector, k=50) == []
+        assert await Scope(workspace_id).run(rows.known, theirs.id, "secret.md", "0" * 64) is None
 
-    async def test_the_tenant_is_in_every_statement_of_a_search(self, filled, workspace_id):
-        queries = []
+    async def test_the_database_itself_keeps_a_scope_to_its_workspace(self, filled, stranger, workspace_id):
+        def everything(scope):
+            return [model.objects.count() for model in (Collection, VectorSet, Document, Chunk)], list(
+                Chunk.objects.filter(text=self.CANARY)
+            )
 
-        def spying(fn, /, *args, **kwargs):
-            with CaptureQueriesContext(connection) as captured:
-                result = fn(*args, **kwargs)
-            queries.extend(query["sql"] for query in captured)
-            return result
+        seen, secrets = await Scope(workspace_id).run(everything)
+        assert seen[:2] == [1, 1]
+        assert secrets == []
+        assert await database.run(Chunk.objects.filter(text=self.CANARY).exists)
 
-        backend = filled._backend
-        vector = await CountingEmbedder().query("sky")
-        from vectorstore.backends import pgvector
+    async def test_a_write_into_another_workspace_is_refused_by_the_database(self, filled, stranger, workspace_id):
+        theirs = await stranger.collection()
 
-        info = await filled.collection()
-        await database.run(spying, pgvector._collection, backend._scope, "default", create=None)
-        await database.run(spying, pgvector._search, backend._scope, info.id, vector, k=3)
-        await database.run(spying, pgvector._known, backend._scope, info.id, "a", "b")
-        assert len(queries) == 3
-        assert all(str(workspace_id).replace("-", "") in sql.replace("-", "") for sql in queries)
+        def smuggle(scope):
+            Document.objects.create(
+                workspace_id=theirs.workspace_id, collection_id=theirs.id, source="smuggled", title="smuggled"
+            )
+
+        with pytest.raises(ProgrammingError, match="row-level security"):
+            await Scope(workspace_id).run(smuggle)

@@ -1,28 +1,44 @@
-"""Where vectors live. A backend is made for one workspace and can't see another's."""
+"""Where vectors live. PostgreSQL keeps the documents, the chunks and who may read them; a backend keeps vectors by the
+ids of chunks, and finds the nearest. What it finds is looked up in PostgreSQL before anybody sees it: a vector that is
+left over, or another workspace's, finds nothing.
+"""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
-from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Space
+from vectorstore.values import Entry, Scored, SetInfo, SetStats
 
 
 class Backend(Protocol):
-    """Made by a factory `create(config)` with `config["workspace_id"]`, registered by register_vector_store."""
+    """Made by a factory `create(config)` with `config["workspace_id"]`, registered by register_vector_store.
 
-    async def collection(self, name: str, *, create: Space | None = None) -> CollectionInfo | None:
-        """The collection of that name; a missing one is made if `create` says for which vectors."""
+    Raises StoreUnavailable when it can't be reached, Misconfigured when it is set up wrongly.
+    """
 
-    async def known(self, collection: CollectionInfo, source: str, content_hash: str) -> Ingested | None:
-        """What to answer without embedding anything: this text is there already. None: it is to be written."""
+    #: Vectors are rows of our own database: they are written and removed in the transactions of their chunks, and
+    #: `add` and `remove` are only asked for sets that are being filled.
+    beside_rows: ClassVar[bool]
 
-    async def replace(self, collection: CollectionInfo, draft: Draft) -> Ingested:
-        """Put the document in the place of what its source had before: all of it, or nothing.
+    async def add(self, vectors: SetInfo, entries: Sequence[Entry]) -> None:
+        """Keep these vectors; one of a known id takes the place of what it had."""
 
-        A draft without pieces has no text: nothing takes its place.
+    async def remove(self, vectors: SetInfo, chunk_ids: Sequence[UUID]) -> None:
+        """Remove those of these ids; unknown ones are no error."""
+
+    async def search(
+        self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Scored]:
+        """The `k` nearest, nearest first. `where` is a filter of vectorstore.filters over the entries' metadata.
+
+        A backend that can't express a filter may leave it out: it is applied again to what is looked up.
         """
 
-    async def search(self, collection: CollectionInfo, vector: list[float], *, k: int) -> list[Hit]:
-        """The `k` nearest passages, nearest first."""
+    async def drop(self, vectors: SetInfo) -> None:
+        """Remove the whole set; an unknown one is no error."""
 
-    async def delete(self, document_id: UUID) -> bool:
-        """Remove a document with its passages; False if there is none of that id."""
+    async def stats(self, vectors: SetInfo) -> SetStats:
+        """What it holds of the set."""
+
+    async def health(self) -> None:
+        """Raises what is wrong, if anything is."""

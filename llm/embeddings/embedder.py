@@ -11,18 +11,20 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from kernel.caches import Cache
-from kernel.conf import Embeddings
+from kernel.conf import EmbeddingModel
 from kernel.conf import config as settings
 from kernel.errors import ChainError, Misconfigured
 from llm.registry import embedding_providers
 
 Vector = list[float]
+#: The alias of the model that the EMBEDDINGS setting itself describes.
+DEFAULT = "default"
 
 
 class Embedder:
     """Vectors of one model. `model` names it with its provider, as collections store it."""
 
-    def __init__(self, options: Embeddings) -> None:
+    def __init__(self, options: EmbeddingModel) -> None:
         self.model = f"{options.provider}:{options.model}"
         self.dimension = options.dimension
         self._options = options
@@ -100,9 +102,30 @@ async def _call(backend: Any, texts: list[str], *, query: bool) -> list[Vector]:
 
 @cache
 def _shared(options_key: bytes) -> Embedder:
-    return Embedder(settings().embeddings)
+    return Embedder(msgspec.json.decode(options_key, type=EmbeddingModel))
 
 
-def embedder() -> Embedder:
-    """This process's Embedder for the EMBEDDINGS setting."""
-    return _shared(msgspec.json.encode(settings().embeddings))
+def embedder(alias: str = DEFAULT) -> Embedder:
+    """This process's Embedder for the EMBEDDINGS setting, or for one of its MODELS.
+
+    Raises Misconfigured that names the known ones.
+    """
+    return _shared(msgspec.json.encode(_known(alias)))
+
+
+def embedder_of(model: str, dimension: int) -> Embedder | None:
+    """The Embedder whose vectors these are (`model` as Embedder has it), or None if the setting names none."""
+    aliases = (DEFAULT, *settings().embeddings.models)
+    found = (embedder(alias) for alias in aliases)
+    return next((each for each in found if (each.model, each.dimension) == (model, dimension)), None)
+
+
+def _known(alias: str) -> EmbeddingModel:
+    options = settings().embeddings
+    if alias == DEFAULT:
+        names = msgspec.structs.fields(EmbeddingModel)
+        return EmbeddingModel(**{name.name: getattr(options, name.name) for name in names})
+    if alias not in options.models:
+        known = ", ".join([DEFAULT, *sorted(options.models)])
+        raise Misconfigured(f"There is no embedding model {alias!r} in EMBEDDINGS['MODELS']; known: {known}.")
+    return options.models[alias]

@@ -1,0 +1,200 @@
+"""What is written of documents: units of work for Scope.run, each one transaction.
+
+Lock order: the document's row, its job, its chunks. Deleting takes what was made from a document with it: chunks,
+vectors and kept answers are gone with the commit.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.contrib.postgres.search import SearchVector
+from django.db.models import Q, Value
+from django.db.models.functions import Now
+
+from llm.models import CachedAnswer
+from vectorstore.models import (
+    Chunk,
+    ChunkLookup,
+    ChunkVector,
+    Collection,
+    Document,
+    DocumentState,
+    Garbage,
+    SemanticAnswer,
+    SetState,
+    VectorSet,
+)
+from vectorstore.scope import Scope
+from vectorstore.values import CollectionInfo, Draft, Ingested, Piece, SetInfo, Space
+
+#: The backend whose vectors are rows beside the chunks.
+BESIDE = "pgvector"
+#: Rows for each INSERT: far below the statement timeout, also with long vectors.
+_BATCH = 200
+
+
+def collection(scope: Scope, name: str, *, create: tuple[str, Space] | None = None) -> CollectionInfo | None:
+    """The collection of that name, if the reader may read it; a missing one is made with `create` (backend, space)."""
+    row = scope.collections.filter(name=name).first()
+    if row is None and create is not None:
+        backend, space = create
+        row, made = Collection.objects.get_or_create(workspace_id=scope.workspace_id, name=name)
+        if made:
+            VectorSet.objects.create(
+                workspace_id=scope.workspace_id,
+                collection=row,
+                backend=backend,
+                embedding_model=space.model,
+                dimension=space.dimension,
+            )
+        elif not scope.collections.filter(id=row.id).exists():
+            return None
+    return None if row is None else info(row)
+
+
+def info(row: Any) -> CollectionInfo:
+    """A collection's row as a value, with its sets (one query)."""
+    sets = {
+        each.state: SetInfo(
+            id=each.id,
+            workspace_id=row.workspace_id,
+            collection_id=row.id,
+            backend=each.backend,
+            space=Space(model=each.embedding_model, dimension=each.dimension),
+            index=each.index,
+        )
+        for each in VectorSet.objects.filter(collection_id=row.id).exclude(state=SetState.RETIRED)
+    }
+    return CollectionInfo(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        name=row.name,
+        language=row.language,
+        active=sets[SetState.ACTIVE],
+        building=sets.get(SetState.BUILDING),
+    )
+
+
+def known(scope: Scope, collection_id: UUID, source: str, content_hash: str) -> Ingested | None:
+    """What to answer without embedding anything: this text is there already. None: it is to be written."""
+    rows = scope.documents.filter(Q(source=source) | Q(content_hash=content_hash), collection_id=collection_id)
+    ours = next((row for row in rows if row.source == source), None)
+    if ours is not None:
+        same = ours.content_hash == content_hash
+        return Ingested(source=source, outcome="unchanged", document_id=ours.id) if same else None
+    # A copy would only take a second place among the hits.
+    return next((_copy_of(row, source) for row in rows), None)
+
+
+def _copy_of(row: Any, source: str) -> Ingested:
+    return Ingested(source=source, outcome="skipped", document_id=row.id, reason=f"same content as {row.source}")
+
+
+def replace(scope: Scope, into: CollectionInfo, draft: Draft) -> Ingested:
+    """Put the document in the place of what its source had before: all of it, or nothing.
+
+    A draft without pieces has no text: nothing takes its place.
+    """
+    source = draft.document.source
+    if not draft.pieces:
+        delete_documents(
+            scope, scope.documents.filter(collection_id=into.id, source=source).values_list("id", flat=True)
+        )
+        return Ingested(source=source, outcome="skipped", reason="it has no text")
+    values: dict[str, Any] = {
+        "title": draft.title,
+        "content_hash": draft.content_hash,
+        "metadata": draft.document.metadata,
+        "text": draft.document.text,
+        "markdown": draft.document.markdown,
+        "size": len(draft.document.text.encode()),
+        "chunk_count": len(draft.pieces),
+        "indexed_at": Now(),
+        "state": DocumentState.READY,
+        "reason": "",
+        "error_code": "",
+    }
+    # Locked, so that two workers on one document write it one after the other.
+    row, added = Document.objects.select_for_update().get_or_create(
+        workspace_id=scope.workspace_id, collection_id=into.id, source=source, defaults=values
+    )
+    if not added and row.content_hash == draft.content_hash:
+        return Ingested(source=row.source, outcome="unchanged", document_id=row.id)
+    if not added:
+        _remove_chunks([row.id])
+        Document.objects.filter(id=row.id).update(**values, updated_at=Now())
+    _add_chunks(into, row.id, draft)
+    return Ingested(
+        source=row.source, outcome="added" if added else "updated", document_id=row.id, chunks=len(draft.pieces)
+    )
+
+
+def delete_documents(scope: Scope, ids: Iterable[UUID]) -> int:
+    """Remove documents of the scope with all that was made from them; how many there were."""
+    found = list(scope.documents.filter(id__in=list(ids)).select_for_update(of=("self",)).values_list("id", flat=True))
+    if found:
+        _remove_chunks(found)
+        Document.objects.filter(id__in=found).delete()
+    return len(found)
+
+
+def _remove_chunks(document_ids: Sequence[UUID]) -> None:
+    """Remove the chunks of these documents, their vectors, and the answers that were made from them."""
+    outside = VectorSet.objects.filter(collection__documents__in=document_ids).exclude(backend=BESIDE).distinct()
+    chunks = Chunk.objects.filter(document_id__in=document_ids)
+    if sets := list(outside):
+        ids = list(chunks.values_list("id", flat=True))
+        Garbage.objects.bulk_create(
+            Garbage(backend=each.backend, set_id=each.id, chunk_ids=ids, lease_expires_at=Now()) for each in sets
+        )
+    ChunkVector.objects.filter(chunk__document_id__in=document_ids).delete()
+    ChunkLookup.objects.filter(document_id__in=document_ids).delete()
+    chunks.delete()
+    for kept in (CachedAnswer, SemanticAnswer):
+        kept.objects.filter(document_ids__overlap=list(document_ids)).delete()
+
+
+def _add_chunks(into: CollectionInfo, document_id: UUID, draft: Draft) -> None:
+    rows = [_chunk(into, document_id, position, piece) for position, piece in enumerate(draft.pieces)]
+    Chunk.objects.bulk_create(rows, batch_size=_BATCH)
+    beside = [each for each in (into.active, into.building) if each is not None and each.backend == BESIDE]
+    ChunkVector.objects.bulk_create(
+        [
+            ChunkVector(vector_set_id=each.id, chunk_id=row.id, embedding=piece.vectors[each.id])
+            for each in beside
+            for row, piece in zip(rows, draft.pieces, strict=True)
+        ],
+        batch_size=_BATCH,
+    )
+    ChunkLookup.objects.bulk_create([_lookup(into, row, draft) for row in rows], batch_size=_BATCH)
+
+
+def _chunk(into: CollectionInfo, document_id: UUID, position: int, piece: Piece) -> Chunk:
+    return Chunk(
+        workspace_id=into.workspace_id,
+        collection_id=into.id,
+        document_id=document_id,
+        position=position,
+        text=piece.text,
+        start=piece.start,
+        end=piece.end,
+        embedded_hash=piece.embedded_hash,
+        metadata=piece.metadata,
+    )
+
+
+def _lookup(into: CollectionInfo, row: Chunk, draft: Draft) -> ChunkLookup:
+    above = " ".join(dict.fromkeys((draft.title, *row.metadata.get("headings", ()))))
+    return ChunkLookup(
+        chunk=row,
+        workspace_id=into.workspace_id,
+        collection_id=into.id,
+        document_id=row.document_id,
+        terms=_terms(into.language, above, "A") + _terms(into.language, row.text, "D"),
+        metadata=draft.document.metadata | row.metadata,
+    )
+
+
+def _terms(language: str, text: str, weight: str) -> Any:
+    return SearchVector(Value(text), config=language, weight=weight)
