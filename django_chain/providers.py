@@ -26,6 +26,7 @@ register_tool = registry.tools.register
 register_middleware = registry.middleware.register
 register_callback_handler = registry.callback_handlers.register
 register_answer_cache = registry.answer_caches.register
+register_tokenizer = registry.tokenizers.register
 
 __all__ = [
     "register_answer_cache",
@@ -37,6 +38,7 @@ __all__ = [
     "register_parser",
     "register_prompt_renderer",
     "register_redaction",
+    "register_tokenizer",
     "register_tool",
     "register_transform",
     "register_validator",

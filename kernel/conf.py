@@ -46,6 +46,12 @@ class ModelAlias(Section, frozen=True):
     queue_timeout: Seconds = 30.0
     #: The model's answer in tokens; sent to the provider. None: the provider's own bound.
     max_output_tokens: Count | None = None
+    #: The model's whole window, prompt and answer together, in tokens. None: unknown, only the provider's refusal limits.
+    context_tokens: Annotated[int, Meta(ge=128)] | None = None
+    #: How its tokens are counted: a name of llm.registry.tokenizers, with what it takes behind a colon.
+    tokenizer: str = "estimate"
+    #: What becomes of a prompt that is longer: what may be left out is, or it is refused.
+    overflow: Literal["trim", "refuse"] = "trim"
 
 
 class Route(Section, frozen=True):

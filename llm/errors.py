@@ -3,7 +3,8 @@
 ChainError
 └── ProviderError                every failure of a model call; also one of the kernel's three kinds:
     ├── ProviderMisconfigured    (Misconfigured) a wrong key, an unknown model, no credit
-    ├── ProviderRefused          (Refused) the provider won't answer this request, e.g. too long a prompt
+    ├── ProviderRefused          (Refused) the provider won't answer this request
+    │   └── ProviderContextExceeded  `context_exceeded`: the prompt is longer than the model's window
     ├── ProviderRateLimited      (Unavailable) with `retry_after`
     ├── ProviderUnavailable      (Unavailable) not reached, or an error of its own
     ├── ProviderTimeout          (Unavailable) silent for longer than the alias allows
@@ -15,13 +16,14 @@ WorkflowTimeout                  (Unavailable) the whole run took longer than it
 OutputInvalid                    (Unavailable) the answer never took the form that the workflow asks for
 ToolFailed                       (Unavailable) a tool failed or took too long
 QuestionRefused, AnswerRefused   (Refused) a validator objects; the message is the validator's
+ContextExceeded                  (TooLarge) `context_exceeded`: the same by our own count, before anybody is asked
 BudgetExceeded                   (Busy) `budget_exceeded`, with `retry_after` until there is room again
 PriceMissing                     (Misconfigured) a money budget meets a model without a price
 
 The texts are ours: a provider's own message may quote keys or prompts, so it never reaches a client.
 """
 
-from kernel.errors import Busy, ChainError, Invalid, Misconfigured, Refused, Unavailable
+from kernel.errors import Busy, ChainError, Invalid, Misconfigured, Refused, TooLarge, Unavailable
 
 
 class ProviderError(ChainError):
@@ -37,6 +39,17 @@ class ProviderMisconfigured(ProviderError, Misconfigured):
 class ProviderRefused(ProviderError, Refused):
     code = "provider_refused"
     default_message = "The model's provider refused this request; a shorter or a different message may pass."
+
+
+class ProviderContextExceeded(ProviderRefused):
+    """`window` and `asked`: the tokens that the provider takes and was sent, where it says so."""
+
+    code = "context_exceeded"
+    default_message = "This is too long for the model; shorten the message, or use a model with a larger window."
+
+    def __init__(self, message: str = "", *, window: int | None = None, asked: int | None = None) -> None:
+        super().__init__(message)
+        self.window, self.asked = window, asked
 
 
 class ProviderRateLimited(ProviderError, Unavailable):
@@ -97,6 +110,17 @@ class QuestionRefused(Refused):
 class AnswerRefused(Refused):
     code = "answer_refused"
     default_message = "The answer was held back by a rule of this workspace."
+
+
+class ContextExceeded(TooLarge):
+    """`tokens`: what can't be left out; `limit`: what a prompt of this model may have."""
+
+    code = "context_exceeded"
+    default_message = ProviderContextExceeded.default_message
+
+    def __init__(self, message: str = "", *, tokens: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.tokens, self.limit = tokens, limit
 
 
 class BudgetExceeded(Busy):

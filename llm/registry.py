@@ -125,6 +125,12 @@ callback_handlers: Registry[Factory] = Registry("callback handler")
 #: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
 
+#: Makers of functions that count the tokens of a text; see llm.tokens.
+tokenizers: Registry[Factory] = Registry("tokenizer")
+
+tokenizers.add("estimate", "llm.estimate:create")
+tokenizers.add("file", "llm.tokens:create_from_file")
+tokenizers.add("tiktoken", "llm.tokens:create_tiktoken")
 validators.add("rules", "llm.rules:Rules")
 answer_caches.add("exact", "llm.exact_cache:ExactCache")
 llm_providers.add("openai", "llm.providers.openai:provider")

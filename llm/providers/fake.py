@@ -33,6 +33,7 @@ _FAILURES: dict[str, type[ProviderError]] = {
     for failure in (
         errors.ProviderMisconfigured,
         errors.ProviderRefused,
+        errors.ProviderContextExceeded,
         errors.ProviderRateLimited,
         errors.ProviderUnavailable,
         errors.ProviderTimeout,
