@@ -5,6 +5,7 @@
 | DATABASE_URL | PostgreSQL with pgvector | the embedded server of DATA_DIR, if `make demo` runs it |
 | REDIS_URL | Redis or Valkey | the same |
 | OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL | any OpenAI-compatible endpoint | the embedded model |
+| OPENAI_CONTEXT_TOKENS | that model's window | unknown, but for the embedded model |
 | SECRET_KEY | Django's secret | a key made once and kept in DATA_DIR |
 | DEBUG | `1` for development | off |
 | ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS | comma-separated | loopback names; none |
@@ -211,6 +212,7 @@ DJANGO_CHAIN: dict[str, Any] = {
                 "PROVIDER": _env("LLM_PROVIDER", "openai"),
                 "MODEL": _env("OPENAI_MODEL", "smollm2-135m-instruct"),
                 "OPTIONS": _model_options,
+                "CONTEXT_TOKENS": int(_context) if (_context := _env("OPENAI_CONTEXT_TOKENS")) else None,
             },
             "fake": {"PROVIDER": "fake", "MODEL": "fake"},
         },

@@ -24,6 +24,7 @@ from llm.events import Step as Progress
 from llm.merge import Put, working
 from llm.state import WorkflowState
 from llm.tools import Tool, ToolContext
+from llm.window import Draft
 
 if TYPE_CHECKING:
     from llm.steps.agent import AgentStep
@@ -33,16 +34,16 @@ logger = logging.getLogger(__name__)
 create_agent: Any = import_module("langchain.agents").create_agent
 
 
-async def run(step: "AgentStep", state: WorkflowState, messages: Sequence[BaseMessage]) -> AsyncGenerator[Event, None]:
+async def run(step: "AgentStep", state: WorkflowState, draft: Draft) -> AsyncGenerator[Event, None]:
     """What the agent's models and tools yield, in order. Raises OutputInvalid if it comes to no end."""
     path = state.path
 
     async def work(put: Put) -> None:
         offered = [_offered(tools.build(name), step, state, path, put) for name in step.tools]
-        model = RoutedModel(step=step, state=state, put=put)
+        model = RoutedModel(step=step, state=state, draft=draft, put=put)
         agent = create_agent(model, tools=offered, system_prompt=step.system)
         # Two nodes a round; the model counts the rounds itself and says so in our words.
-        await agent.ainvoke({"messages": list(messages)}, {"recursion_limit": 2 * step.max_rounds + 10})
+        await agent.ainvoke({"messages": list(draft.messages)}, {"recursion_limit": 2 * step.max_rounds + 10})
 
     async with working([work]) as events:
         async for event in events:
@@ -56,6 +57,8 @@ class RoutedModel(BaseChatModel):
 
     step: Any
     state: Any
+    #: What the agent was given; its rounds stand behind that.
+    draft: Any
     put: Any
     tools: list[BaseTool] = []
     #: Rounds so far, and whether text has come; shared by the copies that have tools bound.
@@ -96,7 +99,7 @@ class RoutedModel(BaseChatModel):
         pieces: list[str] = []
         asked: list[dict[str, Any]] = []
         events = calls.stream_answer(
-            self.state, self.step.model, messages, tools=self.tools, options=self.step.options()
+            self.state, self.step.model, self._grown(messages), tools=self.tools, options=self.step.options()
         )
         async with aclosing(events):
             async for event in events:
@@ -111,6 +114,17 @@ class RoutedModel(BaseChatModel):
                 await self.put(event)
         message = AIMessage(content="".join(pieces), tool_calls=asked)
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _grown(self, messages: Sequence[BaseMessage]) -> Draft:
+        """The agent's prompt with what came of its tools: a call of theirs stays together with its results."""
+        begins = 1 if self.step.system else 0
+        exchanges: list[list[BaseMessage]] = []
+        for message in messages[begins + len(self.draft.messages) :]:
+            if message.type == "ai" or not exchanges:
+                exchanges.append([])
+            exchanges[-1].append(message)
+        grown: Draft = self.draft.around(head=messages[:begins], exchanges=exchanges)
+        return grown
 
     def _allowed(self, event: ToolCalls) -> list[dict[str, Any]]:
         """The calls of tools that were offered; a model may make others up."""

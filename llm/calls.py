@@ -10,9 +10,13 @@ from langchain_core.messages import BaseMessage
 from langchain_core.tools import BaseTool
 
 from llm import aliases, answer_cache, replay, router
+from llm.aliases import BuiltModel, Candidates
 from llm.answer_cache import Answer, AnswerCache, Fresh, Request, Target
+from llm.errors import ContextExceeded
 from llm.events import Event, ModelFinished, ModelStarted, Text
+from llm.model_call import logged
 from llm.state import WorkflowState
+from llm.window import Draft, Fitted, Gate
 
 #: How the providers say that an answer is whole; with any other end (a length, a filter) it is not kept.
 _WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos_token", "completed"})
@@ -21,45 +25,70 @@ _WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "eos_token", "completed
 def stream_answer(
     state: WorkflowState,
     model: str,
-    messages: Sequence[BaseMessage],
+    messages: Sequence[BaseMessage] | Draft,
     *,
     tools: Sequence[BaseTool] = (),
     options: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Ask the model or route `model` (empty: the default) on behalf of a step: ModelStarted, Text…, ModelFinished.
 
-    With `tools` the model is always asked: what a tool says may change. `options` are this call's own.
+    With `tools` the model is always asked: what a tool says may change. `options` are this call's own. Of a `Draft`
+    some is left out where a model's window is too small for all of it.
     """
-    asked = router.stream_route(model, messages, run=state.run, prompt=state.prompt, tools=tools, options=options)
+    draft = messages if isinstance(messages, Draft) else Draft.of(messages)
+    asked = router.stream_route(model, draft, run=state.run, prompt=state.prompt, tools=tools, options=options)
     if state.run.cache is None or tools:
         return asked
-    return _through_cache(state, model, messages, options or {}, asked)
+    return _through_cache(state, model, draft, options or {}, asked)
 
 
 async def _through_cache(
     state: WorkflowState,
     model: str,
-    messages: Sequence[BaseMessage],
+    draft: Draft,
     options: Mapping[str, Any],
     asked: AsyncGenerator[Event, None],
 ) -> AsyncGenerator[Event, None]:
     assert state.run.cache is not None
     begun = monotonic()
+    gate = Gate(draft, state.run, options=options)
+    fitted, models = await _fitted(gate, aliases.candidates(model, state.run.configuration))
     cache = answer_cache.opened(state.run.cache)
-    request = _request(state, model, messages, options)
-    known = await answer_cache.find(cache, request)
-    answer = _noted(asked, state, cache, request) if known is None else replay.stream(known, state, messages, begun)
+    request = _request(state, models, fitted.messages, options)
+    known = await answer_cache.find(cache, request) if models else None
+    if known is None:
+        answer = _noted(asked, state, cache, request, fitted)
+    else:
+        for told in gate.told(fitted):
+            yield told
+        answer = replay.stream(known, state, fitted.messages, begun)
     async with aclosing(answer) as events:
         async for event in events:
             yield event
 
 
+async def _fitted(gate: Gate, candidates: Candidates) -> tuple[Fitted, list[BuiltModel]]:
+    """What the first model that can be asked is sent, and all that are sent the same: an answer is kept for those."""
+    first: Fitted | None = None
+    same: list[BuiltModel] = []
+    for model in candidates.models:
+        try:
+            fitted = await gate.fit(model.bounds)
+        except ContextExceeded:
+            continue
+        first = first or fitted
+        if list(fitted.messages) == list(first.messages):
+            same.append(model)
+    return first or Fitted(messages=gate.draft.messages, passages=gate.draft.passages), same
+
+
 async def _noted(
-    asked: AsyncGenerator[Event, None], state: WorkflowState, cache: AnswerCache, request: Request
+    asked: AsyncGenerator[Event, None], state: WorkflowState, cache: AnswerCache, request: Request, fitted: Fitted
 ) -> AsyncGenerator[Event, None]:
-    """The events of a call as they are; its answer is noted if it is a whole one."""
+    """The events of a call as they are; its answer is noted if it is a whole one, to the very prompt of `request`."""
     pieces: list[str] = []
     target: Target | None = None
+    expected = [logged(message) for message in fitted.messages]
     async with aclosing(asked) as events:
         async for event in events:
             yield event
@@ -68,6 +97,8 @@ async def _noted(
             elif isinstance(event, ModelStarted):
                 # Of a route's models the last one that was started has answered.
                 target = next((one for one in request.targets if one.alias == event.alias), None)
+                if event.messages != expected:
+                    target = None
             elif isinstance(event, ModelFinished) and target is not None:
                 text = "".join(pieces)
                 if text and event.finish_reason.lower() in _WHOLE:
@@ -80,13 +111,15 @@ async def _noted(
                     state.run.fresh.append(Fresh(cache, request, answer))
 
 
-def _request(state: WorkflowState, model: str, messages: Sequence[BaseMessage], options: Mapping[str, Any]) -> Request:
+def _request(
+    state: WorkflowState, models: Sequence[BuiltModel], messages: Sequence[BaseMessage], options: Mapping[str, Any]
+) -> Request:
     run = state.run
     return Request(
         workspace_id=state.inputs.workspace_id,
         workflow_id=None if run.workflow is None else run.workflow.id,
         prompt_id=None if state.prompt is None else state.prompt.id,
-        targets=tuple(_target(one) for one in aliases.candidates(model, run.configuration).models),
+        targets=tuple(_target(one) for one in models),
         parameters=options,
         messages=tuple(_plain(message) for message in messages),
         question=state.question,
@@ -94,7 +127,7 @@ def _request(state: WorkflowState, model: str, messages: Sequence[BaseMessage], 
     )
 
 
-def _target(model: aliases.BuiltModel) -> Target:
+def _target(model: BuiltModel) -> Target:
     return Target(
         alias=model.alias,
         provider=model.bounds.provider,

@@ -1,20 +1,20 @@
 """`manage.py check` for the names in the LLM setting that only registrations know."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, register
 
-from kernel.conf import config
+from kernel.conf import ModelAlias, config
 from kernel.errors import Misconfigured
-from llm import validators
+from llm import tokens, validators
 from llm.registry import Registry, callback_handlers, middleware
 
 
 @register()
 def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E002: the setting names a part that nobody registered, or gives a validator wrong options."""
+    """E002: the setting names a part that nobody registered, or gives a validator or a tokeniser wrong options."""
     try:
         llm = config().llm
     except Misconfigured:
@@ -22,6 +22,7 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
     faults = [
         *_unknown("MIDDLEWARE", llm.middleware, middleware),
         *_unknown("CALLBACKS", llm.callbacks, callback_handlers),
+        *_uncounted(llm.models),
         *_invalid("INPUT_VALIDATORS", llm.input_validators),
         *_invalid("OUTPUT_VALIDATORS", llm.output_validators),
     ]
@@ -34,6 +35,16 @@ def _unknown(key: str, names: Sequence[str], registry: Registry[Any]) -> Iterato
     for index, name in enumerate(names):
         if name not in known:
             yield f'["{key}"][{index}]: there is no {name!r}; known: {", ".join(known) or "none"}.'
+
+
+def _uncounted(models: Mapping[str, ModelAlias]) -> Iterator[str]:
+    for name, alias in models.items():
+        if alias.tokenizer == "estimate":
+            continue  # always there; making it would only cost its imports
+        try:
+            tokens.named(alias.tokenizer)
+        except Misconfigured as error:
+            yield f'["MODELS"][{name!r}]["TOKENIZER"]: {error.message}'
 
 
 def _invalid(key: str, wanted: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from langchain_core.tools import BaseTool
 from kernel.conf import config
 from kernel.errors import ChainError, Misconfigured
 from kernel.text import StorableStream
-from llm import callbacks, usage
+from llm import callbacks, usage, window
 from llm.aliases import BuiltModel
 from llm.configuration import PromptVersion
 from llm.effective import PUBLIC_OPTIONS
@@ -115,7 +115,9 @@ def _options(model: BuiltModel, options: Mapping[str, Any] | None, run: RunConte
         asked[limit] = wanted
     own = asked.get(limit, model.bounds.options.get(limit))
     if own is None and (held := run.journal.output_bound(None)):
-        asked[limit] = held
+        # A budget's share must not be all of a small window.
+        small = bool(model.bounds.context_tokens) and min(held, window.answer_reserve(model.bounds))
+        asked[limit] = small or held
     return asked
 
 
@@ -293,7 +295,7 @@ def _failure(error: BaseException, model: BuiltModel, answer: _Answer, watch: Wa
     elif isinstance(error, ChainError):
         return error
     else:
-        failure = model.provider.explain(error) or failures.explain(error)
+        failure = failures.context_exceeded(error) or model.provider.explain(error) or failures.explain(error)
         if answer.began and isinstance(failure, ProviderUnavailable):
             # Mid-answer the caller must know that the text is cut, whatever cut it.
             failure = ProviderTruncated()

@@ -177,8 +177,15 @@ def _check_bounds(bounds: Mapping[str, Any]) -> None:
     for name, value in bounds.items():
         if name not in BOUNDS:
             raise Invalid(f"There is no bound {name!r}; known: {', '.join(sorted(BOUNDS))}.")
+        if name == "TOKENIZER" and value not in _tokenizers():
+            # It may name a file of the server.
+            raise Invalid(f"TOKENIZER is one that a model of the setting has: {', '.join(_tokenizers())}.")
         if name.endswith("TIMEOUT") and not (isinstance(value, (int, float)) and 0 < value <= _LONGEST_SECONDS):
             raise Invalid(f"{name} is a number of seconds up to {_LONGEST_SECONDS:g}.")
+
+
+def _tokenizers() -> list[str]:
+    return sorted({"estimate", *(alias.tokenizer for alias in config().llm.models.values())})
 
 
 def _check_key(wanted: _Wanted) -> None:

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from llm.answer_cache import Fresh
+    from llm.window import Draft
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInput:
-    """What a run is about. `before_order`: only the session's messages before this one are its history."""
+    """What a run is about. `before_order`: only the session's messages before this one are its history.
+
+    `leaf` and `epoch`: the message that the question follows, and the state of the session's past that is remembered;
+    without `epoch` the session's active branch is its history.
+    """
 
     workspace_id: UUID
     user_id: int | None
@@ -27,6 +32,8 @@ class WorkflowInput:
     before_order: int = 0
     #: Values for prompts and conditions, beside the question. Plain JSON.
     variables: dict[str, Any] = field(default_factory=dict)
+    leaf: UUID | None = None
+    epoch: int | None = None
 
 
 @dataclass(slots=True)
@@ -65,10 +72,10 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A call as a step made it: the alias, the messages, the call's own options."""
+    """A call as a step made it: the alias, the prompt, the call's own options."""
 
     model: str
-    messages: "list[BaseMessage]"
+    draft: "Draft"
     options: dict[str, Any]
 
 
@@ -84,6 +91,8 @@ class WorkflowState:
     passages: list[dict[str, Any]] = field(default_factory=list)
     #: What the next model call gets; empty: history and question.
     messages: "list[BaseMessage]" = field(default_factory=list)
+    #: How `messages` are written with less of history and passages, if a `prompt` step has made them.
+    draft: "Draft | None" = None
     #: The stored prompt that made `messages`, for the log.
     prompt: PromptVersion | None = None
     #: The answer of the last model call.

@@ -16,6 +16,8 @@ from typing import Any
 from django_chain.embedded.errors import Misconfigured
 
 NAME = "smollm2-135m-instruct"
+#: Tokens, prompt and answer together: all that the model was trained on.
+CONTEXT = 8192
 #: The environment variable that hands over the server's key; an argument would show in the process list.
 KEY_VARIABLE = "EMBEDDED_MODEL_KEY"
 
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--address-file", type=Path, required=True, help="gets the base URL once the model answers")
     parser.add_argument("--parallel", type=int, default=4)
-    parser.add_argument("--context", type=int, default=8192, help="tokens, shared by the parallel answers")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens, shared by the parallel answers")
     options = parser.parse_args(arguments)
     parent = os.getppid()
     os.nice(5)

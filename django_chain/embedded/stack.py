@@ -103,5 +103,10 @@ class Stack:
             case Valkey():
                 self.variables["REDIS_URL"] = url
             case ModelServer():
-                self.variables |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": service.key, "OPENAI_MODEL": model.NAME}
+                self.variables |= {
+                    "OPENAI_BASE_URL": url,
+                    "OPENAI_API_KEY": service.key,
+                    "OPENAI_MODEL": model.NAME,
+                    "OPENAI_CONTEXT_TOKENS": str(model.CONTEXT),
+                }
         self._report(name, time.monotonic() - begun)

@@ -4,20 +4,22 @@ LangChain's integrations classify their SDK's errors with its `Model…Error` cl
 """
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from langchain_core import exceptions as langchain
 
 from llm import errors
-from llm.errors import ProviderError
+from llm.errors import ProviderContextExceeded, ProviderError
 
 _BY_CLASS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
     (langchain.ModelAuthenticationError, errors.ProviderMisconfigured),
     (langchain.ModelPermissionDeniedError, errors.ProviderMisconfigured),
     (langchain.ModelNotFoundError, errors.ProviderMisconfigured),
+    (langchain.ContextOverflowError, errors.ProviderContextExceeded),
     (langchain.ModelInvalidRequestError, errors.ProviderRefused),
-    (langchain.ContextOverflowError, errors.ProviderRefused),
     (langchain.ModelTimeoutError, errors.ProviderTimeout),
     (langchain.ModelConnectionError, errors.ProviderUnavailable),
     (langchain.ModelAPIError, errors.ProviderUnavailable),
@@ -27,10 +29,25 @@ _BY_CLASS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
 #: Longer advice than this is a provider's mistake, not a time to wait.
 LONGEST_RETRY_AFTER = 3600.0
 _DEFAULT_RETRY_AFTER = 2.0
+_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_LONGEST_WORDS = 2000
+_FIGURE = r"[\d,]{1,12}"
+# OpenAI and vLLM; Google; Hugging Face's TGI; Anthropic behind gateways.
+_WORDS = tuple(
+    re.compile(words.replace("WINDOW", rf"(?P<window>{_FIGURE})").replace("ASKED", rf"(?P<asked>{_FIGURE})"))
+    for words in (
+        r"maximum context length is WINDOW(?:.{0,80}?(?:resulted in|requested) ASKED)?",
+        r"token count \(ASKED\) exceeds the maximum number of tokens allowed \(WINDOW\)",
+        r"`inputs` .{0,80}must be <= WINDOW\. Given: ASKED",
+        r"prompt is too long: ASKED tokens > WINDOW",
+    )
+)
 
 
 def explain(error: Exception) -> ProviderError:
     """The typed failure. What nothing here knows (JSON, UTF-8 and shape errors among it) is a bad response."""
+    if exceeded := context_exceeded(error):
+        return exceeded
     status = _status(error)
     if status:
         return from_status(status, advised_delay(error))
@@ -40,6 +57,26 @@ def explain(error: Exception) -> ProviderError:
         if isinstance(error, known):
             return meaning()
     return errors.ProviderBadResponse()
+
+
+def context_exceeded(error: Exception) -> ProviderContextExceeded | None:
+    """The failure, if a provider says that the prompt is longer than its model's window; with figures if it has any.
+
+    Each says it in its own way: in a code (OpenAI, and who speaks its protocol), a type (llama.cpp), or only in words.
+    """
+    if _status(error) not in (0, 400, 413, 422):
+        return None
+    body = getattr(error, "body", None)
+    said: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    names = {str(said.get(name)) for name in ("code", "type")} | {str(getattr(error, "code", ""))}
+    # The text is read for this alone; it goes nowhere.
+    text = f"{error}"[:_LONGEST_WORDS]
+    worded = next(filter(None, (words.search(text) for words in _WORDS)), None)
+    if not (isinstance(error, langchain.ContextOverflowError) or names & _CODES or worded):
+        return None
+    figures = worded.groupdict() if worded else {}
+    window, asked = said.get("n_ctx") or figures.get("window"), said.get("n_prompt_tokens") or figures.get("asked")
+    return ProviderContextExceeded(window=_count(window), asked=_count(asked))
 
 
 def from_status(status: int, delay: float | None) -> ProviderError:
@@ -64,6 +101,12 @@ def advised_delay(error: Exception) -> float | None:
         except ValueError:
             return None
     return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
+
+
+def _count(figure: object) -> int | None:
+    """A plausible number of tokens."""
+    digits = str(figure).replace(",", "")
+    return int(digits) if digits.isdecimal() and 0 < len(digits) <= 9 and int(digits) else None
 
 
 def _status(error: Exception) -> int:

@@ -4,13 +4,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal, Self
 
-from langchain_core.messages import HumanMessage
 from pydantic import Field, model_validator
 from typing_extensions import override
 
 from kernel.errors import Misconfigured
-from llm import tools
-from llm.events import Event, Text
+from llm import tools, window
+from llm.events import Event, Sources, Text
 from llm.state import Asked, WorkflowState
 from llm.steps.model import ModelStep
 
@@ -43,16 +42,17 @@ class AgentStep(ModelStep):
         # LangGraph takes 70 MB and over a second: only those who use agents pay for it.
         from llm import agents  # noqa: PLC0415
 
-        messages = state.messages or [*state.history, HumanMessage(state.question)]
+        draft = window.draft_of(state)
         shows, run = self.shown_in(state), state.run
-        state.asked = Asked(self.model, messages, self.options())
+        state.asked = Asked(self.model, draft, self.options())
         state.text, state.output = "", None
         pieces: list[str] = []
         try:
-            async with aclosing(agents.run(self, state, messages)) as events:
+            async with aclosing(agents.run(self, state, draft)) as events:
                 async for event in events:
                     if event.__class__ is not Text:
-                        yield event
+                        if shows or event.__class__ is not Sources:
+                            yield event
                         continue
                     pieces.append(event.text)
                     if shows:

@@ -4,13 +4,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from langchain_core.messages import HumanMessage
 from pydantic import model_validator
 from typing_extensions import override
 
 from kernel.conf import config as settings
-from llm import calls
-from llm.events import Event, Text
+from llm import calls, window
+from llm.events import Event, Sources, Text
 from llm.state import Asked, WorkflowState
 from llm.steps.model import ModelStep
 
@@ -40,16 +39,17 @@ class LlmStep(ModelStep):
 
     @override
     async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
-        messages = state.messages or [*state.history, HumanMessage(state.question)]
+        draft = window.draft_of(state)
         shows, options, run = self.shown_in(state), self.options(), state.run
-        state.asked = Asked(self.model, messages, options)
+        state.asked = Asked(self.model, draft, options)
         state.text, state.output = "", None
         pieces: list[str] = []
         try:
-            async with aclosing(calls.stream_answer(state, self.model, messages, options=options)) as events:
+            async with aclosing(calls.stream_answer(state, self.model, draft, options=options)) as events:
                 async for event in events:
                     if event.__class__ is not Text:
-                        yield event
+                        if shows or event.__class__ is not Sources:
+                            yield event
                         continue
                     pieces.append(event.text)
                     if shows:

@@ -101,9 +101,9 @@ class ParserStep(Step):
         """Have the last call's model say its answer anew."""
         asked = state.asked
         assert asked is not None
-        messages = [*asked.messages, AIMessage(state.text), HumanMessage(_MEND.format(fault=fault))]
+        draft = asked.draft.around(tail=[AIMessage(state.text), HumanMessage(_MEND.format(fault=fault))])
         pieces: list[str] = []
-        async with aclosing(calls.stream_answer(state, asked.model, messages, options=asked.options)) as events:
+        async with aclosing(calls.stream_answer(state, asked.model, draft, options=asked.options)) as events:
             async for event in events:
                 if event.__class__ is Text:
                     pieces.append(event.text)

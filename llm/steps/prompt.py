@@ -3,11 +3,12 @@
 Variables of every prompt: `question` (also `input`), `passages` (also `context`) and the placeholder `history`.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, Self
 
+from langchain_core.messages import BaseMessage
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llm import prompts
@@ -17,6 +18,7 @@ from llm.events import Event
 from llm.prompts import ChatTemplate
 from llm.state import WorkflowState
 from llm.steps.base import Step
+from llm.window import Draft
 
 # Measured with a model of 135M parameters: it loses the thread in long instructions, takes marks before a passage for a
 # list to go on with, and finds the fact most often in bare text above "Question:". The passages stand beside the
@@ -119,13 +121,14 @@ class PromptStep(Step):
         state.prompt = await self._stored(state)
         which = f"prompt {self.name!r}" if self.name else "workflow's prompt"
         try:
-            if state.prompt is not None:
-                template = prompts.of_version(state.prompt)
-            else:
-                template = self._templates[0 if state.passages else 1]
-            state.messages = template.render(self._values(state))
+            stored = None if state.prompt is None else prompts.of_version(state.prompt)
+            render = partial(self._render, stored, self._values(state))
+            state.messages = render(state.history, state.passages)
         except ValueError as error:
             raise PromptInvalid(f"The {which} can't be filled in: {error}.") from error
+        state.draft = Draft(
+            messages=state.messages, history=state.history, passages=state.passages, render=render, path=state.path
+        )
         return
         yield  # makes this an async generator; the step has nothing to show
 
@@ -141,16 +144,21 @@ class PromptStep(Step):
             raise PromptInvalid(f"There is no {which} of the prompt {self.name!r} in this workspace.")
         return found
 
+    def _render(
+        self,
+        stored: ChatTemplate | None,
+        values: Mapping[str, Any],
+        history: Sequence[BaseMessage],
+        passages: Sequence[Mapping[str, Any]],
+    ) -> list[BaseMessage]:
+        """The messages; once more, with less of both, if they turn out too long for a model. Raises ValueError."""
+        template = stored or self._templates[0 if passages else 1]
+        text = "\n".join(self._passage(hit) for hit in passages)
+        return template.render({**values, "passages": text, "context": text, "history": list(history)})
+
     def _values(self, state: WorkflowState) -> Mapping[str, Any]:
-        passages = "\n".join(self._passage(hit) for hit in state.passages)
-        return {
-            **state.variables,
-            "question": state.question,
-            "input": state.question,
-            "passages": passages,
-            "context": passages,
-            "history": state.history,
-        }
+        """All but the history and the passages."""
+        return {**state.variables, "question": state.question, "input": state.question}
 
     def _passage(self, hit: Mapping[str, Any]) -> str:
         """One line, so that no passage can pretend to be another one or the question after it."""
