@@ -46,7 +46,7 @@ class ModelAlias(Section, frozen=True):
     queue_timeout: Seconds = 30.0
     #: The model's answer in tokens; sent to the provider. None: the provider's own bound.
     max_output_tokens: Count | None = None
-    #: The model's whole window, prompt and answer together, in tokens. None: unknown, only the provider's refusal limits.
+    #: The model's window, prompt and answer together, in tokens. None: unknown, only the provider's refusal limits.
     context_tokens: Annotated[int, Meta(ge=128)] | None = None
     #: How its tokens are counted: a name of llm.registry.tokenizers, with what it takes behind a colon.
     tokenizer: str = "estimate"
@@ -147,6 +147,19 @@ class VectorStore(Section, frozen=True):
     chunk_size: Count = 700
     chunk_overlap: Annotated[int, Meta(ge=0)] = 80
     max_document_bytes: Count = 10_485_760
+    #: Characters of a document's text; more are refused.
+    max_text_chars: Count = 5_000_000
+    #: A parser's process: its time in seconds, its memory, and how many of them a process of ours runs at once.
+    parse_timeout: Seconds = 30.0
+    parse_memory_bytes: Annotated[int, Meta(ge=134_217_728)] = 536_870_912
+    parse_processes: Count = 2
+    #: Documents by URL: what may be asked beside public https addresses on the usual ports, and for how long.
+    fetch_http: bool = False
+    fetch_ports: list[Annotated[int, Meta(ge=1, le=65_535)]] = field(default_factory=lambda: [80, 443])
+    fetch_allowed_hosts: list[str] = field(default_factory=list)
+    fetch_timeout: Seconds = 20.0
+    #: What each backend takes, by its name: where it is, how long it may take.
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Chat(Section, frozen=True):

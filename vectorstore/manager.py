@@ -11,9 +11,8 @@ from kernel.errors import Invalid, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder, embedder_of
 from llm.embeddings.embedder import embedder as configured_embedder
-from llm.registry import vector_stores
 from vectorstore import rows
-from vectorstore.backends import Backend
+from vectorstore.backends import Backend, backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Piece, Scored, SetInfo, SourceDocument, Space
@@ -91,8 +90,7 @@ class VectorStoreManager:
         return settings().vector_store.backend, Space(model=made.model, dimension=made.dimension)
 
     def _backend(self, vectors: SetInfo) -> Backend:
-        made: Backend = vector_stores.get(vectors.backend)({"workspace_id": self._scope.workspace_id})
-        return made
+        return backend(vectors.backend, self._scope.workspace_id)
 
     def _embedder(self, found: CollectionInfo, vectors: SetInfo) -> Embedder:
         theirs = vectors.space

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
+from kernel.conf import config as settings
+from llm.registry import vector_stores
+from vectorstore.errors import EmbeddingMismatch
 from vectorstore.values import Entry, Scored, SetInfo, SetStats
 
 
 class Backend(Protocol):
-    """Made by a factory `create(config)` with `config["workspace_id"]`, registered by register_vector_store.
+    """Made by a factory `create(config)`, registered by register_vector_store; `config` holds `workspace_id`, and
+    `options` of VECTOR_STORE["OPTIONS"]. Made anew for each use: what is costly it shares within the process.
 
     Raises StoreUnavailable when it can't be reached, Misconfigured when it is set up wrongly.
     """
@@ -21,7 +25,10 @@ class Backend(Protocol):
     beside_rows: ClassVar[bool]
 
     async def add(self, vectors: SetInfo, entries: Sequence[Entry]) -> None:
-        """Keep these vectors; one of a known id takes the place of what it had."""
+        """Keep these vectors; one of a known id takes the place of what it had.
+
+        Raises EmbeddingMismatch before anything is written; see `fitting`.
+        """
 
     async def remove(self, vectors: SetInfo, chunk_ids: Sequence[UUID]) -> None:
         """Remove those of these ids; unknown ones are no error."""
@@ -42,3 +49,20 @@ class Backend(Protocol):
 
     async def health(self) -> None:
         """Raises what is wrong, if anything is."""
+
+
+def backend(name: str, workspace_id: UUID) -> Backend:
+    """The backend of that name for a workspace's sets. Raises Misconfigured: no such name, package or option."""
+    options = settings().vector_store.options.get(name, {})
+    made: Backend = vector_stores.get(name)({"workspace_id": workspace_id, "options": options})
+    return made
+
+
+def fitting(vectors: SetInfo, entries: Sequence[Entry]) -> None:
+    """Raises EmbeddingMismatch unless all have the length of the set's vectors."""
+    expected = vectors.space.dimension
+    wrong = next((len(entry.vector) for entry in entries if len(entry.vector) != expected), None)
+    if wrong is not None:
+        raise EmbeddingMismatch(
+            f"The set holds vectors of {vectors.space.model} with {expected} dimensions; one of {wrong} came."
+        )
