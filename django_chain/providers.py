@@ -18,6 +18,7 @@ register_embedding_provider = registry.embedding_providers.register
 register_vector_store = registry.vector_stores.register
 register_memory = registry.memories.register
 register_parser = registry.parsers.register
+register_document_parser = registry.document_parsers.register
 register_workflow_step = registry.workflow_steps.register
 register_validator = registry.validators.register
 register_prompt_renderer = registry.prompt_renderers.register
@@ -31,6 +32,7 @@ register_tokenizer = registry.tokenizers.register
 __all__ = [
     "register_answer_cache",
     "register_callback_handler",
+    "register_document_parser",
     "register_embedding_provider",
     "register_llm_provider",
     "register_memory",

@@ -122,6 +122,8 @@ tools: Registry[Factory] = Registry("tool")
 #: What runs around every run, and LangChain callback handlers; LLM["MIDDLEWARE"] and LLM["CALLBACKS"] name them.
 middleware: Registry[Callable[..., Any]] = Registry("middleware")
 callback_handlers: Registry[Factory] = Registry("callback handler")
+#: What reads files of an extension (".odt"): (data, name) → vectorstore.parsing.values.Parsed.
+document_parsers: Registry[Callable[[bytes, str], Any]] = Registry("document parser")
 #: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
 
