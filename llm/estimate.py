@@ -67,7 +67,7 @@ _COSTS = """
     v_ysXU_Eh___y_Nn_dzkn__kl___0to_ozieeo
     ______srnnrounnsnuptttsruu____o_oeoeeo
     E3CsZ0vnHotdRmLMuPN3bm0uwsA_H_oYo-_Uj_
-    mkhhukfebgfeoiecfcdbiffgfkX_a_o_ohmoeo
+    mkhhukfebgfeoiecfcdbiffgfkX___o_ohmoeo
     oooooooooooooooooooooooooooooooooooooo
     -_x___n_q_xmr_vcy__-y_s_____Keo_of_csq
     hhcmihrjvehgjvhdexn_mdefhdde_ko____-__

@@ -83,7 +83,7 @@ class TokenCounter:
 
 def most(messages: "Sequence[BaseMessage]") -> int:
     """A bound that no count of `messages` exceeds, found without counting: a token is at least one byte."""
-    found = PER_REQUEST + PER_MESSAGE * len(messages)
+    found = PER_REQUEST + (PER_MESSAGE + 1) * len(messages)
     for message in messages:
         content = message.content
         if isinstance(content, str):
