@@ -37,6 +37,8 @@ async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -
         session_id=turn.session_id,
         question=turn.question,
         before_order=turn.question_order,
+        leaf=turn.leaf,
+        epoch=turn.epoch,
     )
     definition = _definition(workflow) or workflows.DEFAULT_WORKFLOW
     async with aclosing(workflows.stream(definition, inputs, run=run)) as events:
@@ -48,10 +50,18 @@ async def remember(turn: Turn, *, status: str, text: str) -> None:
     """Tell the memory that the turn's workflow reads from how it ended; a no-op where the rows are the memory."""
     holding = await configuration.known(turn.workspace_id, turn.generation)
     said = [
-        Said(order=turn.question_order, role="USER", content=turn.question),
-        Said(order=turn.question_order + 1, role="ASSISTANT", content=text, status=status, id=turn.answer_id),
+        Said(order=turn.question_order, role="USER", content=turn.question, id=turn.question_id, parent=turn.leaf),
+        Said(
+            order=turn.answer_order,
+            role="ASSISTANT",
+            content=text,
+            status=status,
+            id=turn.answer_id,
+            parent=turn.question_id,
+        ),
     ]
-    await exchange.remember(turn.session_id, said, definition=_definition(await _workflow(turn, holding)))
+    definition = _definition(await _workflow(turn, holding))
+    await exchange.remember(turn.session_id, said, definition=definition, epoch=turn.epoch)
 
 
 async def _workflow(turn: Turn, holding: Configuration) -> WorkflowVersion | None:

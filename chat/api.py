@@ -17,8 +17,9 @@ from pydantic import AwareDatetime, BaseModel, Field
 from accounts import tokens
 from accounts.access import Caller
 from accounts.rest import caller_of
-from chat import replay, turns, wire
+from chat import branches, replay, turns, wire
 from chat.models import ChatSession
+from chat.runtime import Runtime
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Forbidden, Invalid
@@ -147,6 +148,20 @@ async def list_messages(
 ) -> dict[str, Any]:
     rows, more = await database.run(replay.history, caller_of(request), session_id, before=before, limit=limit)
     return {"messages": [msgspec.to_builtins(wire.message_of(row)) for row in rows], "has_more": more}
+
+
+@router.delete(
+    "/sessions/{uuid:session_id}/messages/{uuid:message_id}",
+    response={204: None},
+    summary="Empty a message, for good; 409 `still_running` while it is answered",
+)
+async def delete_message(request: HttpRequest, session_id: UUID, message_id: UUID) -> Status[None]:
+    caller, runtime = caller_of(request), Runtime.running()
+    if runtime is not None:
+        await runtime.runner.delete(caller, session_id, message_id)
+    else:  # no socket is here to be told; those elsewhere find it out
+        await database.run(branches.delete, caller, session_id, message_id)
+    return Status(204, None)
 
 
 @router.post("/token", response=TokenOut, summary="A short-lived token for sockets and REST")

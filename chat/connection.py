@@ -59,7 +59,7 @@ class Connection:
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sends: deque[protocol.MessageSend] = deque()
+        self._sends: deque[_Change] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
         self._allowance = _Allowance(config().chat.commands_per_minute)
@@ -218,8 +218,13 @@ class Connection:
     def _on_command(self, command: protocol.Command) -> None:
         """What this kind of socket is for."""
         match command:
-            case protocol.MessageSend():
-                self._on_message_send(command)
+            case (
+                protocol.MessageSend()
+                | protocol.MessageEdit()
+                | protocol.MessageRegenerate()
+                | protocol.MessageDelete()
+            ):
+                self._on_change(command)
             case protocol.TurnStop():
                 self._spawn(self._on_turn_stop(command))
 
@@ -273,9 +278,9 @@ class Connection:
             page=options.page_rows,
         )
 
-    def _on_message_send(self, command: protocol.MessageSend) -> None:
+    def _on_change(self, command: "_Change") -> None:
         if len(self._sends) >= _MAX_WAITING:
-            self._error(Busy("Too many messages at once; wait for an ack.", retry_after=1), command.id)
+            self._error(Busy("Too many messages at once; wait for an ack.", retry_after=1), _name_of(command))
             return
         self._sends.append(command)
         if self._welcomed:
@@ -286,21 +291,31 @@ class Connection:
             self._sender = self._spawn(self._send_all())
 
     async def _send_all(self) -> None:
-        """Accept the messages one after the other, in the order they came; each gets its ack after its commit."""
-        assert self._caller is not None
-        assert self.session_id is not None
+        """Carry the commands out one after the other, in the order they came; each gets its ack after its commit."""
         while self._sends:
             command = self._sends.popleft()
             try:
-                done = await self._runtime.runner.send(
-                    self._caller, self.session_id, client_id=command.id, text=command.text
-                )
+                ack = await self._carry_out(command)
             except ChainError as error:
-                self._error(error, command.id)
+                self._error(error, _name_of(command))
             else:
-                self._reply(
-                    protocol.Ack(id=command.id, message_id=done.message_id, answer_id=done.answer_id, seq=done.seq)
-                )
+                self._reply(ack)
+
+    async def _carry_out(self, command: "_Change") -> protocol.Ack:
+        assert self._caller is not None
+        assert self.session_id is not None
+        runner, whose = self._runtime.runner, (self._caller, self.session_id)
+        match command:
+            case protocol.MessageSend():
+                done = await runner.send(*whose, client_id=command.id, text=command.text, parent=command.parent)
+            case protocol.MessageEdit():
+                done = await runner.edit(*whose, command.message_id, client_id=command.id, text=command.text)
+            case protocol.MessageRegenerate():
+                done = await runner.regenerate(*whose, command.message_id, client_id=command.id)
+            case protocol.MessageDelete():
+                row = await runner.delete(*whose, command.message_id)
+                return protocol.Ack(id=_name_of(command), seq=row.seq)
+        return protocol.Ack(id=command.id, message_id=done.message_id, answer_id=done.answer_id, seq=done.seq)
 
     async def _on_turn_stop(self, command: protocol.TurnStop) -> None:
         name = command.id or str(command.message_id)
@@ -329,6 +344,15 @@ class Connection:
         if error.retry_after is not None:
             event = protocol.Error(code=event.code, message=event.message, id=event.id, retry_after=error.retry_after)
         self._reply(event)
+
+
+#: What changes the conversation: carried out in order.
+_Change = protocol.MessageSend | protocol.MessageEdit | protocol.MessageRegenerate | protocol.MessageDelete
+
+
+def _name_of(command: _Change) -> str:
+    """What its answer is called."""
+    return command.id or str(command.message_id) if isinstance(command, protocol.MessageDelete) else command.id
 
 
 class _Allowance:

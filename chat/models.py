@@ -2,6 +2,9 @@
 
 `seq` counts the durable events of a session. Every event stamps the row that it changed, so "what changed since N" is
 one indexed query. `order` is a message's place in its session and never changes.
+
+A conversation is a tree: a question's parent is the message that it follows, an answer's parent is its question, and
+neither ever changes. The active branch is the path from the newest message up.
 """
 
 from __future__ import annotations
@@ -54,6 +57,10 @@ class ChatSession(WorkspaceRow):
     #: The last durable event, and the last message's place.
     seq = models.PositiveBigIntegerField(default=0)
     last_order = models.PositiveIntegerField(default=0)
+    #: The newest message, where the active branch ends. A plain id: messages go only with their session.
+    head_id = models.UUIDField(null=True, blank=True, editable=False)
+    #: How often the past has changed: what was copied of the conversation before that is out of date.
+    memory_epoch = models.PositiveIntegerField(default=0, editable=False)
 
     objects = ChatSessionQuerySet.as_manager()  # type: ignore[misc]  # narrower than the base's, by design
 
@@ -94,7 +101,7 @@ class ChatHistory(WorkspaceRow):
     seq = models.PositiveBigIntegerField()
     #: The seq it was accepted with: what its first ack said, and so every ack of a repeat.
     accepted_seq = models.PositiveBigIntegerField()
-    #: The sender's own id for it; what makes a repeated send harmless.
+    #: The sender's own id for it, or for the answer that it asked for anew; what makes a repeated command harmless.
     client_id = models.CharField(max_length=64, null=True, blank=True)
     #: The passages an answer used, as the `sources` frame has them.
     sources = models.JSONField(default=list, blank=True)

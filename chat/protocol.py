@@ -63,10 +63,45 @@ class Hello(Command, tag="hello", frozen=True):
 
 
 class MessageSend(Command, tag="message.send", frozen=True):
-    """A new message. `id` is the client's own: a repeat gets the same ack and no second message."""
+    """A new message. `id` is the client's own: a repeat gets the same ack and no second message.
+
+    It follows the newest message, or the answer `parent`: then the conversation goes on from there.
+    """
 
     id: ClientId
     text: str
+    parent: UUID | None = None
+
+
+class MessageEdit(Command, tag="message.edit", frozen=True):
+    """Put another message beside the user's `message_id`, and answer it. Its `id`, ack and repeats are as a send's.
+
+    The old one and what follows it stay as they are, on a branch of their own.
+    """
+
+    id: ClientId
+    message_id: UUID
+    text: str
+
+
+class MessageRegenerate(Command, tag="message.regenerate", frozen=True):
+    """Put another answer beside the answer `message_id`. `id` is the client's own: a repeat makes no further one.
+
+    The ack names the question as `message_id`, the new answer as `answer_id`.
+    """
+
+    id: ClientId
+    message_id: UUID
+
+
+class MessageDelete(Command, tag="message.delete", frozen=True):
+    """Empty a message of either role, for good: its row comes again without text, with `deleted`. A repeat is harmless.
+
+    What follows it stays. Acknowledged under `id`, or without one under `message_id`.
+    """
+
+    message_id: UUID
+    id: ClientId | None = None
 
 
 class TurnStop(Command, tag="turn.stop", frozen=True):
@@ -92,8 +127,17 @@ class Ping(Command, tag="ping", frozen=True):
     """Are you there? Answered by `pong`."""
 
 
-AnyCommand = Hello | MessageSend | TurnStop | Seen | Ping
-COMMANDS: tuple[type[Command], ...] = (Hello, MessageSend, TurnStop, Seen, Ping)
+AnyCommand = Hello | MessageSend | MessageEdit | MessageRegenerate | MessageDelete | TurnStop | Seen | Ping
+COMMANDS: tuple[type[Command], ...] = (
+    Hello,
+    MessageSend,
+    MessageEdit,
+    MessageRegenerate,
+    MessageDelete,
+    TurnStop,
+    Seen,
+    Ping,
+)
 
 
 class Event(Struct, tag_field="type", frozen=True):
@@ -151,7 +195,9 @@ class Error(Event, tag="error", frozen=True):
 class Message(Struct, frozen=True):
     """A row of the conversation, whole.
 
-    `role`: USER, ASSISTANT or SYSTEM. `status`: pending, complete, stopped, failed or interrupted.
+    `role`: USER, ASSISTANT or SYSTEM. `status`: pending, complete, stopped, failed or interrupted. `parent`: what a
+    question follows (null at the beginning), an answer's question. People see the branch from the message with the
+    highest `order` up through the parents; a deleted message is part of it and is not shown.
     """
 
     id: UUID
@@ -256,6 +302,7 @@ ERROR_CODES = {
     "origin_not_allowed": "This page's origin may not use the visitor's cookie here.",
     "not_found": "There is no such object among yours.",
     "id_conflict": "This `id` was used before with another text; choose a new one.",
+    "still_running": "The answer is still being written; stop it first, or wait for its end.",
     "forbidden": "You may not do this.",
     "busy": "A bound was reached; try again after `retry_after`.",
     "rate_limited": "Too many commands; try again after `retry_after`.",

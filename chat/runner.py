@@ -8,15 +8,16 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from secrets import token_hex
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from accounts.access import Caller
-from chat import answers, protocol, streams, turns, wire
+from chat import answers, branches, protocol, streams, turns, wire
 from chat.hub import Hub
 from chat.jobs import Fate, Job, bare, settlement
 from chat.models import ChatHistory
@@ -27,6 +28,7 @@ from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, StoreUnavailable, Unavailable
 from kernel.redaction import redact_data
 from llm.events import Event, Sources, Step, Text
+from memory import exchange
 
 logger = logging.getLogger(__name__)
 
@@ -87,24 +89,51 @@ class Runner:
 
     # In --------------------------------------------------------------------------------------------------------------
 
-    async def send(self, caller: Caller, session_id: UUID, *, client_id: str, text: str) -> Accepted:
+    async def send(
+        self, caller: Caller, session_id: UUID, *, client_id: str, text: str, parent: UUID | None = None
+    ) -> Accepted:
         """Commit a message and begin its answer; when this returns, the message is safe.
 
         A caller that is cancelled meanwhile changes nothing: the work belongs to the process.
         Raises what turns.accept raises, Busy, and Unavailable (`draining`).
         """
+        return await self._accepting(
+            partial(turns.accept, caller, session_id, client_id=client_id, text=text, parent=parent)
+        )
+
+    async def edit(self, caller: Caller, session_id: UUID, message_id: UUID, *, client_id: str, text: str) -> Accepted:
+        """`send`, of another question beside `message_id`. Raises what branches.edit raises, too."""
+        return await self._accepting(
+            partial(branches.edit, caller, session_id, message_id, client_id=client_id, text=text)
+        )
+
+    async def regenerate(self, caller: Caller, session_id: UUID, message_id: UUID, *, client_id: str) -> Accepted:
+        """Begin another answer beside `message_id`, as `send` does. Raises what branches.regenerate raises, too."""
+        return await self._accepting(partial(branches.regenerate, caller, session_id, message_id, client_id=client_id))
+
+    async def delete(self, caller: Caller, session_id: UUID, message_id: UUID) -> ChatHistory:
+        """Empty a message, and show that. Raises what branches.delete raises."""
+        return await asyncio.shield(self._own(self._delete(caller, session_id, message_id), "chain-delete"))
+
+    async def _delete(self, caller: Caller, session_id: UUID, message_id: UUID) -> ChatHistory:
+        done = await database.run(branches.delete, caller, session_id, message_id)
+        if done.outdated is not None:
+            await self._hub.publish(session_id, wire.row_of(done.row))
+            self._own(exchange.forget(session_id, epoch=done.outdated), "chain-forget")
+        return done.row
+
+    async def _accepting(self, commit: Callable[..., Accepted]) -> Accepted:
         if self.draining:
             raise Unavailable("The server is going away; reconnect and send again.", code="draining", retry_after=1)
-        task = self._own(self._accept(caller, session_id, client_id, text), "chain-accept")
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._own(self._accept(commit), "chain-accept"))
 
-    async def _accept(self, caller: Caller, session_id: UUID, client_id: str, text: str) -> Accepted:
+    async def _accept(self, commit: Callable[..., Accepted]) -> Accepted:
         began = monotonic()
-        accepted = await database.run(
-            turns.accept, caller, session_id, client_id=client_id, text=text, owner=self.owner, full=self._full()
-        )
+        accepted = await database.run(commit, owner=self.owner, full=self._full())
         if accepted.turn is not None:
             self._own(self._begin(accepted, began), "chain-begin")
+            if accepted.outdated is not None:
+                self._own(exchange.forget(accepted.turn.session_id, epoch=accepted.outdated), "chain-forget")
         return accepted
 
     def _full(self) -> bool:
@@ -169,6 +198,7 @@ class Runner:
         if job.place:
             await self._wait_for_earlier(job)
             job.configuration_may_have_changed()
+            job.turn = await database.run(turns.in_its_turn, job.turn)
         async with aclosing(answers.answer(job.turn, job.journal, job.trace)) as events:
             async for event in events:
                 if job.ending:

@@ -79,6 +79,12 @@ class Runtime:
             runtime.start()
         return runtime
 
+    @classmethod
+    def running(cls) -> "Runtime | None":
+        """This process's runtime, if it has been started in this event loop."""
+        runtime = cls._current
+        return runtime if runtime is not None and runtime.loop is asyncio.get_running_loop() else None
+
     @property
     def draining(self) -> bool:
         return self.runner.draining

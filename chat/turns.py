@@ -23,6 +23,9 @@ from llm import budgets, configuration, ledger, usage
 from llm import generation as generations
 from llm.journal import Ending, RunRef
 from llm.models import Workflow
+from memory import exchange
+from memory.exchange import Change, Kind
+from memory.truth import epoch_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,14 @@ class Turn:
     workflow_id: UUID | None
     workflow_pinned: bool = False
     question: str
+    question_id: UUID
     question_order: int
     answer_id: UUID
+    answer_order: int
+    #: The message that the question follows: what is remembered ends with it.
+    leaf: UUID | None = None
+    #: The session's `memory_epoch` when the run was committed, or when its turn came.
+    epoch: int = 0
     attempt: int = 1
     #: The number of the log row that was opened with this attempt.
     first_call: int = 0
@@ -72,6 +81,8 @@ class Accepted:
     rows: Sequence[ChatHistory] = ()
     #: Unfinished turns of the session before this one.
     place: int = 0
+    #: It changed the past: what was copied of the conversation in this epoch is out of date.
+    outdated: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,62 +117,113 @@ def find_session(caller: Caller, session_id: UUID) -> ChatSession:
     return session
 
 
-def accept(caller: Caller, session_id: UUID, *, client_id: str, text: str, owner: str, full: bool = False) -> Accepted:
+def accept(
+    caller: Caller,
+    session_id: UUID,
+    *,
+    client_id: str,
+    text: str,
+    owner: str,
+    full: bool = False,
+    parent: UUID | None = None,
+) -> Accepted:
     """Commit a message, its pending answer, the run with its lease, and the open log row: one transaction.
 
+    It follows the session's newest message, or the answer `parent`, whose branch is the active one from then on.
     A repeat (same session, same `client_id`, same text) returns the first one's ids; `full`: this process can't run
     another answer, so only repeats are served. Raises NotFound, Conflict (`id_conflict`), Invalid, TooLarge, Busy,
     BudgetExceeded.
     """
-    text = _checked(text)
+    text = checked(text)
     with budgets.refusals_told(), transaction.atomic():
-        session = (
-            ChatSession.objects.writable_by(caller)
-            .filter(id=session_id)
-            .annotate(generation=generations.beside("workspace_id"))
-            .select_for_update(of=("self",))
-            .first()
+        session = locked(caller, session_id)
+        first = known(session, client_id)
+        if first is not None:
+            return repeat_of(first, text=text, follows=parent or first.parent_id)
+        change: Change | None = None
+        if parent is not None and parent != session.head_id:
+            if message_of(session, parent).role != MessageRole.ASSISTANT:
+                raise Invalid("A message follows an answer: `parent` is not the id of one.")
+            change = change_of(session, "branch", parent)
+        return commit(
+            session, new_question(session, client_id, text, parent or session.head_id), owner, full=full, change=change
         )
-        if session is None:
-            raise NotFound("There is no such session among those you may write in.")
-        repeat = _repeat_of(session, client_id, text)
-        if repeat is not None:
-            return repeat
-        if full:
-            raise Busy("The server runs as many answers as it can; try again shortly.", retry_after=2)
-        place = Run.objects.filter(session_id=session_id, status=MessageStatus.PENDING).count()
-        if place >= config().chat.max_turns_per_session:
-            raise Busy("This session has too many unanswered messages; wait for an answer.", retry_after=2)
-        question, answer = _new_rows(session, client_id, text)
-        run = Run(
-            workspace_id=session.workspace_id,
-            session_id=session_id,
-            question=question,
-            message=answer,
-            owner=owner,
-            lease_expires_at=_lease_end(),
-        )
-        session.seq, session.last_order = answer.seq, answer.order
-        session.title = session.title or _title_of(text)
-        ChatHistory.objects.bulk_create([question, answer])
-        run.save(force_insert=True)
-        turn = _turn(run, session, question, generation=session.generation or 0)
-        ledger.open_run(turn.ref, in_chat=True)
-        session.save(update_fields=["seq", "last_order", "title", "updated_at"])
-        # Last: the workspace's counters are ours alone until the commit.
-        holding = configuration.at(session.workspace_id, session.generation or 0)
-        turn = replace(turn, holds=budgets.begin_run(holding, turn.ref))
+
+
+def locked(caller: Caller, session_id: UUID) -> ChatSession:
+    """The session, for a change of it. Raises NotFound for one that the caller can't write in."""
+    session: ChatSession | None = (
+        ChatSession.objects.writable_by(caller)
+        .filter(id=session_id)
+        .annotate(generation=generations.beside("workspace_id"))
+        .select_for_update(of=("self",))
+        .first()
+    )
+    if session is None:
+        raise NotFound("There is no such session among those you may write in.")
+    return session
+
+
+def message_of(session: ChatSession, message_id: UUID) -> ChatHistory:
+    """A message of the session. Raises NotFound."""
+    row: ChatHistory | None = ChatHistory.objects.filter(session=session, id=message_id).first()
+    if row is None:
+        raise NotFound("There is no such message in this session.")
+    return row
+
+
+def change_of(session: ChatSession, kind: Kind, *message_ids: UUID) -> Change:
+    """A change of the session's past: its epoch advances with it."""
+    session.memory_epoch += 1
+    return Change(session_id=session.id, kind=kind, message_ids=message_ids, epoch=session.memory_epoch)
+
+
+def commit(
+    session: ChatSession, question: ChatHistory, owner: str, *, full: bool, change: Change | None, client_id: str = ""
+) -> Accepted:
+    """The rows of an answer to `question`, which is written too if it is new, else answered once more.
+
+    `client_id`: the sender's id for an answer to a question that exists. Raises Busy, BudgetExceeded.
+    """
+    if full:
+        raise Busy("The server runs as many answers as it can; try again shortly.", retry_after=2)
+    place = Run.objects.filter(session_id=session.id, status=MessageStatus.PENDING).count()
+    if place >= config().chat.max_turns_per_session:
+        raise Busy("This session has too many unanswered messages; wait for an answer.", retry_after=2)
+    answer = _new_answer(session, question, client_id)
+    rows = (answer,) if client_id else (question, answer)
+    run = Run(
+        workspace_id=session.workspace_id,
+        session_id=session.id,
+        question=question,
+        message=answer,
+        owner=owner,
+        lease_expires_at=_lease_end(),
+    )
+    session.title = session.title or title_of(question.content)
+    ChatHistory.objects.bulk_create(rows)
+    run.save(force_insert=True)
+    turn = _turn(run, session, question, generation=session.generation or 0)
+    ledger.open_run(turn.ref, in_chat=True)
+    session.save(update_fields=["seq", "last_order", "head_id", "memory_epoch", "title", "updated_at"])
+    if change is not None:
+        exchange.changed(change)
+    # Last: the workspace's counters are ours alone until the commit.
+    holding = configuration.at(session.workspace_id, session.generation or 0)
+    turn = replace(turn, holds=budgets.begin_run(holding, turn.ref))
     return Accepted(
         message_id=question.id,
         answer_id=answer.id,
         seq=answer.seq,
         turn=turn,
-        rows=(question, answer),
+        rows=rows,
         place=place,
+        outdated=None if change is None else change.epoch - 1,
     )
 
 
-def _checked(text: str) -> str:
+def checked(text: str) -> str:
+    """A message's text as it can be stored. Raises TooLarge, and Invalid (`empty_text`)."""
     limit = config().chat.max_text_chars
     if len(text) > limit:
         raise TooLarge(f"A message may have {limit} characters; this one has {len(text)}.")
@@ -171,45 +233,60 @@ def _checked(text: str) -> str:
     return text
 
 
-def _repeat_of(session: ChatSession, client_id: str, text: str) -> Accepted | None:
-    first = ChatHistory.objects.filter(session=session, client_id=client_id).first()
-    if first is None:
-        return None
-    if first.content != text:
-        raise Conflict(
-            "This id was used before with another text; choose a new id for a new message.", code="id_conflict"
-        )
-    answer = Run.objects.filter(question=first).select_related("message").order_by("id").first()
+def known(session: ChatSession, client_id: str) -> ChatHistory | None:
+    """What was committed under this id of the sender's."""
+    first: ChatHistory | None = ChatHistory.objects.filter(session=session, client_id=client_id).first()
+    return first
+
+
+def repeat_of(first: ChatHistory, *, text: str, follows: UUID | None) -> Accepted:
+    """What the first command with this id got, which made the question `first`. Raises Conflict for another command."""
+    same_text = first.is_deleted or first.content == text
+    if first.role != MessageRole.USER or not same_text or first.parent_id != follows:
+        raise other_command()
+    answer = Run.objects.filter(question=first).select_related("message").order_by("message__order").first()
     if answer is None:
         raise NotFound("That message has no answer any more.")
     # The ack of a repeat is the first one's: the seq of the answer's own acceptance, not of what came after.
     return Accepted(message_id=first.id, answer_id=answer.message_id, seq=first.accepted_seq + 1)
 
 
-def _new_rows(session: ChatSession, client_id: str, text: str) -> tuple[ChatHistory, ChatHistory]:
-    common: dict[str, Any] = {"workspace_id": session.workspace_id, "session": session}
-    question = ChatHistory(
-        **common,
-        role=MessageRole.USER,
-        content=text,
-        order=session.last_order + 1,
-        seq=session.seq + 1,
-        accepted_seq=session.seq + 1,
-        client_id=client_id,
-    )
-    answer = ChatHistory(
-        **common,
+def other_command() -> Conflict:
+    return Conflict("This id was used before with another text; choose a new id for a new message.", code="id_conflict")
+
+
+def new_question(session: ChatSession, client_id: str, text: str, follows: UUID | None) -> ChatHistory:
+    """The next row of the session: a question, not saved yet."""
+    return _placed(session, role=MessageRole.USER, content=text, parent_id=follows, client_id=client_id)
+
+
+def _new_answer(session: ChatSession, question: ChatHistory, client_id: str) -> ChatHistory:
+    answer = _placed(
+        session,
         role=MessageRole.ASSISTANT,
         status=MessageStatus.PENDING,
         parent_id=question.id,
-        order=session.last_order + 2,
-        seq=session.seq + 2,
-        accepted_seq=session.seq + 2,
+        client_id=client_id or None,
     )
-    return question, answer
+    session.head_id = answer.id
+    return answer
 
 
-def _title_of(text: str) -> str:
+def _placed(session: ChatSession, **values: Any) -> ChatHistory:
+    session.seq += 1
+    session.last_order += 1
+    return ChatHistory(
+        workspace_id=session.workspace_id,
+        session=session,
+        order=session.last_order,
+        seq=session.seq,
+        accepted_seq=session.seq,
+        **values,
+    )
+
+
+def title_of(text: str) -> str:
+    """What a session is called after its first message."""
     line = " ".join(text.split())
     return line if len(line) <= 80 else line[:79] + "…"
 
@@ -228,8 +305,12 @@ def _turn(run: Run, session: ChatSession, question: ChatHistory, *, generation: 
         workflow_id=session.workflow_id,
         workflow_pinned=session.workflow_pinned,
         question=question.content,
+        question_id=question.id,
         question_order=question.order,
         answer_id=run.message_id,
+        answer_order=run.message.order,
+        leaf=question.parent_id,
+        epoch=session.memory_epoch,
         attempt=run.attempt,
         generation=generation,
     )
@@ -238,8 +319,13 @@ def _turn(run: Run, session: ChatSession, question: ChatHistory, *, generation: 
 def earlier_turns(turn: Turn) -> int:
     """How many unfinished turns of the session come before this one."""
     return Run.objects.filter(
-        session_id=turn.session_id, status=MessageStatus.PENDING, question__order__lt=turn.question_order
+        session_id=turn.session_id, status=MessageStatus.PENDING, message__order__lt=turn.answer_order
     ).count()
+
+
+def in_its_turn(turn: Turn) -> Turn:
+    """The turn as its time comes: what was deleted while it waited is not remembered."""
+    return replace(turn, epoch=epoch_of(turn.session_id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +363,7 @@ def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
         runs = list(
             Run.objects.filter(status=MessageStatus.PENDING, lease_expires_at__lt=Now())
             .select_for_update(skip_locked=True, of=("self",))
-            .select_related("session", "question")
+            .select_related("session", "question", "message")
             .order_by("lease_expires_at")[:limit]
         )
         for run in runs:

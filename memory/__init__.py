@@ -1,4 +1,4 @@
 """What a conversation remembers: kinds and stores by name, joined by a workflow's `memory` step.
 
-Chat tells what was said by memory.exchange.remember, and by memory.exchange.forget that something earlier has changed.
+Chat tells what was said by memory.exchange.remember, and by memory.exchange.changed that something earlier has changed.
 """

@@ -1,17 +1,22 @@
-"""What chat tells memory: what was said in a turn, and that something earlier has changed."""
+"""What chat tells memory: what was said in a turn, and that the past has changed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from kernel.conf import config as settings
+from kernel.errors import StoreUnavailable
 from kernel.text import storable
 from llm.registry import memory_stores
 from memory.protocol import Store
 from memory.truth import REMEMBERED
 
+logger = logging.getLogger(__name__)
+
 Definition = Sequence[Mapping[str, Any]]
+Kind = Literal["delete", "edit", "regenerate", "branch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,38 +26,85 @@ class Said:
     order: int
     role: str
     content: str
+    id: UUID
+    #: The message that it follows.
+    parent: UUID | None
     status: str = "complete"
-    id: object = None
 
 
-async def remember(session_id: UUID, said: Sequence[Said], *, definition: Definition | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change of a session's past. `epoch` is the session's from now on.
+
+    `delete`: the messages say nothing any more. `edit`, `regenerate`: a new message was put beside them. `branch`: the
+    conversation goes on after them, not after its newest message. All but `delete` leave every message as it is; which
+    of them are remembered is read off the branch (memory.truth).
+    """
+
+    session_id: UUID
+    kind: Kind
+    message_ids: tuple[UUID, ...]
+    epoch: int
+
+
+#: Who keeps something that is derived from messages. Called inside the transaction of the change: database work alone,
+#: and what is raised undoes the change.
+on_change: list[Callable[[Change], None]] = []
+
+
+def changed(change: Change) -> None:
+    """The past has changed; called inside the transaction that changes it. Database work."""
+    for listener in on_change:
+        listener(change)
+
+
+async def remember(
+    session_id: UUID, said: Sequence[Said], *, definition: Definition | None = None, epoch: int | None = None
+) -> None:
     """Write a finished turn through to the stores that its workflow reads from; `definition` None: the default store.
 
-    Call it after the turn's last transaction. Never fails for a store that is down: a reader notices what it missed.
+    `epoch`: the one that the turn was recalled with. Call it after the turn's last transaction. Never fails for a store
+    that is down: a reader notices what it missed.
     """
     # LangChain's messages are imported on first use, not at start-up.
     from memory.messages import message  # noqa: PLC0415
 
     messages = [
-        message(each.order, each.role, storable(each.content) if each.status in REMEMBERED else "", each.id)
+        message(
+            each.order,
+            each.role,
+            storable(each.content) if each.status in REMEMBERED else "",
+            each.id,
+            each.parent,
+        )
         for each in said
     ]
     for name in sorted(stores_of(definition)):
-        await open_store(name, session_id).aadd_messages(messages)
+        await open_store(name, session_id, epoch=epoch).aadd_messages(messages)
 
 
-async def forget(session_id: UUID, *, definition: Definition | None = None) -> None:
-    """Drop the copies of a conversation; call it after the commit that deletes or changes an earlier message.
+async def forget(session_id: UUID, *, epoch: int | None = None) -> None:
+    """Drop every store's copy of a conversation as it was in that epoch; call it after the commit of a change.
 
-    Raises StoreUnavailable: the caller must try again, because what could not be dropped may still be recalled.
+    Best effort: nothing recalls what was copied in an earlier epoch, and copies expire.
     """
-    for name in sorted(stores_of(definition)):
-        await open_store(name, session_id).aclear()
+    for name in memory_stores.names():
+        try:
+            await open_store(name, session_id, epoch=epoch).aclear()
+        except StoreUnavailable:
+            logger.warning("action=forget_later store=%s session=%s", name, session_id)
 
 
-def open_store(name: str, session_id: UUID) -> Store:
-    """The conversation's messages in the store of that name. Raises Misconfigured for an unknown one."""
-    store: Store = memory_stores.get(name)({"session_id": session_id})
+def open_store(name: str, session_id: UUID, *, leaf: UUID | None = None, epoch: int | None = None) -> Store:
+    """The conversation's messages in the store of that name, on the branch that ends with the message `leaf`.
+
+    With an `epoch` (the session's `memory_epoch`) and no `leaf`, nothing was said before. Without an `epoch` the
+    session's active branch is looked up whenever the store is read. Raises Misconfigured for an unknown store.
+    """
+    config: dict[str, Any] = {"session_id": session_id}
+    if epoch is not None:
+        config |= {"leaf": leaf, "epoch": epoch}
+    store: Store = memory_stores.get(name)(config)
     return store
 
 

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """One conversation's messages. Made by a factory `create(config)` with `config["session_id"]`."""
+    """One branch of a conversation. Made by a factory `create(config)` with `config["session_id"]`.
+
+    `config["leaf"]` (the id of the branch's last message; None: nothing was said) and `config["epoch"]` (it advances
+    with every change of the past: a copy made in another epoch may hold what is deleted) are there together, or not at
+    all: then it is the session's active branch (memory.truth.place_of).
+    """
 
     async def aget_messages(self, *, limit: int, before_order: int | None = None) -> list[BaseMessage]:
-        """The last `limit` messages before that place in the conversation, oldest first."""
+        """The last `limit` messages of the branch before that place, oldest first."""
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Write through what was just said (see memory.messages for the place that each message carries)."""

@@ -47,7 +47,8 @@ class MemoryStep(Step):
     async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
         inputs = state.inputs
         if inputs.session_id is not None:
-            store = open_store(self.store or settings().memory.store, inputs.session_id)
+            name = self.store or settings().memory.store
+            store = open_store(name, inputs.session_id, leaf=inputs.leaf, epoch=inputs.epoch)
             state.history = await self._memory().recall(
                 store, question=state.question, before_order=inputs.before_order
             )

@@ -1,53 +1,102 @@
-"""The conversation as PostgreSQL holds it. ChatHistory belongs to a higher layer, so it is named by its app label.
+"""The conversation as PostgreSQL holds it: a tree, of which memory reads one branch, from its end upwards.
 
-Sync functions: units of work for kernel.database.run.
+A branch is the path from a message up through its parents. ChatHistory and ChatSession belong to a higher layer, so
+they are named by their app label. Sync functions: units of work for kernel.database.run.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.apps import apps
-from django.db.models import QuerySet
+from django.db import connection
 
 #: A run that is under way or failed has said nothing that the user would count as an answer.
 REMEMBERED = ("complete", "stopped", "interrupted")
 ROLES = ("USER", "ASSISTANT")
+#: Places in a conversation are smaller.
+_EVERYTHING = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a conversation is remembered from: the branch that ends with `leaf` (None: nothing was said before).
+
+    `epoch` counts the changes of the session's past: what was copied in an earlier one may hold what is deleted now.
+    """
+
+    leaf: UUID | None
+    epoch: int
 
 
 class Row(NamedTuple):
+    """A message of a branch. One that says nothing (deleted, failed, under way) has no content."""
+
     order: int
     role: str
     content: str
-    id: object
+    id: UUID
+    parent: UUID | None
+    pending: bool = False
 
 
-class Settled(NamedTuple):
-    """Rows, and whether none before them can still change by a run that is under way."""
-
-    rows: list[Row]
-    settled: bool
-
-
-def last_rows(session_id: UUID, *, limit: int, before_order: int | None) -> list[Row]:
-    """The last `limit` remembered messages, oldest first: one query, read backwards along (session, order)."""
-    rows = (
-        _messages(session_id, before_order)
-        .filter(is_deleted=False, role__in=ROLES, status__in=REMEMBERED)
-        .exclude(content="")
-        .order_by("-order")
-        .values_list("order", "role", "content", "id")[: max(limit, 0)]
-    )
-    return [Row(*row) for row in reversed(rows)]
+def place_of(session_id: UUID) -> Place:
+    """The session's active branch, which ends with its newest message; an empty place for a session that is gone."""
+    sessions: Any = apps.get_model("chat", "ChatSession").objects
+    found = sessions.filter(id=session_id).values_list("head_id", "memory_epoch").first()
+    return Place(*found) if found else Place(None, 0)
 
 
-def settled_rows(session_id: UUID, *, limit: int, before_order: int) -> Settled:
-    """`last_rows`, with the question first whether any run before that place is still open."""
-    open_run = _messages(session_id, before_order).filter(status="pending").exists()
-    return Settled(last_rows(session_id, limit=limit, before_order=before_order), settled=not open_run)
+def epoch_of(session_id: UUID) -> int:
+    return place_of(session_id).epoch
 
 
-def _messages(session_id: UUID, before_order: int | None) -> QuerySet[Any]:
-    model: Any = apps.get_model("chat", "ChatHistory")
-    place = {} if before_order is None else {"order__lt": before_order}
-    found: QuerySet[Any] = model.objects.filter(session_id=session_id, **place)
-    return found
+def last_rows(session_id: UUID, *, limit: int, before_order: int | None = None, leaf: UUID | None = None) -> list[Row]:
+    """The last `limit` remembered messages of the branch that ends with `leaf`, oldest first: one query.
+
+    Without a `leaf` it is the active branch. `before_order`: only those that stand before that place.
+    """
+    return [row for row in branch(session_id, limit=limit, before_order=before_order, leaf=leaf) if row.content]
+
+
+def branch(session_id: UUID, *, limit: int, before_order: int | None = None, leaf: UUID | None = None) -> list[Row]:
+    """The end of a branch with the last `limit` messages that say something, and the silent ones among and after them.
+
+    Oldest first. One index look-up a message, from the leaf upwards, however long the session is.
+    """
+    if limit < 1:
+        return []
+    before = _EVERYTHING if before_order is None else before_order
+    names = {"leaf": leaf, "session": session_id, "before": before, "limit": limit}
+    asked = {**names, "remembered": list(REMEMBERED), "roles": list(ROLES)}
+    with connection.cursor() as cursor:
+        cursor.execute(_WALK.format(messages=_table("ChatHistory"), sessions=_table("ChatSession")), asked)
+        return [Row(*values) for values in cursor.fetchall()]
+
+
+# `heard` counts what says something, so that the walk ends with the last message that is asked for.
+_WALK = """
+WITH RECURSIVE walk AS (
+    SELECT id, parent_id, "order", role, status, says, content, says::int AS heard
+    FROM {messages} CROSS JOIN LATERAL (
+        SELECT NOT is_deleted AND content <> '' AND role = ANY(%(roles)s) AND status = ANY(%(remembered)s)
+            AND "order" < %(before)s AS says
+    ) AS saying
+    WHERE session_id = %(session)s
+        AND id = COALESCE(%(leaf)s, (SELECT head_id FROM {sessions} WHERE id = %(session)s))
+  UNION ALL
+    SELECT above.id, above.parent_id, above."order", above.role, above.status, saying.says, above.content,
+        walk.heard + saying.says::int
+    FROM walk JOIN {messages} AS above ON above.id = walk.parent_id CROSS JOIN LATERAL (
+        SELECT NOT above.is_deleted AND above.content <> '' AND above.role = ANY(%(roles)s)
+            AND above.status = ANY(%(remembered)s) AND above."order" < %(before)s AS says
+    ) AS saying
+    WHERE walk.heard < %(limit)s
+)
+SELECT "order", role, CASE WHEN says THEN content ELSE '' END, id, parent_id, status = 'pending'
+FROM walk ORDER BY "order"
+"""
+
+
+def _table(model: str) -> str:
+    return str(connection.ops.quote_name(apps.get_model("chat", model)._meta.db_table))

@@ -1,6 +1,6 @@
-"""Store `inmemory`: what this process heard since it started. For one process, and for tests.
+"""Store `inmemory`: the tail of a conversation in this process alone, which must be the only one (memory.leases).
 
-It asks no database, so it forgets at a restart and knows nothing of what another process answered.
+PostgreSQL stays the truth: what this process has not kept, or what has changed since, is read from it.
 """
 
 from collections import OrderedDict
@@ -8,38 +8,47 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from langchain_core.messages import BaseMessage
-
-from kernel.conf import config as settings
-from memory.messages import last, order_of
+from memory import leases
+from memory.stores.cached import CachedStore
+from memory.stores.tail import Entry
+from memory.truth import Place
 
 #: Conversations kept; the one that was longest untouched goes first.
 MAX_SESSIONS = 1000
 
-_sessions: OrderedDict[UUID, dict[int, BaseMessage]] = OrderedDict()
+#: Each with the epoch that its tail is of.
+_sessions: OrderedDict[UUID, tuple[int, list[Entry]]] = OrderedDict()
 
 
-class InMemoryStore:
-    def __init__(self, session_id: UUID) -> None:
-        self._session_id = session_id
+class InMemoryStore(CachedStore):
+    async def read(self, epoch: int, limit: int) -> Sequence[Entry] | None:
+        """Raises Misconfigured while another process uses this store."""
+        await leases.hold("inmemory")
+        kept_epoch, entries = _sessions.get(self.session_id, (epoch, []))
+        return entries if kept_epoch == epoch else []
 
-    async def aget_messages(self, *, limit: int, before_order: int | None = None) -> list[BaseMessage]:
-        said = _sessions.get(self._session_id, {})
-        return last([said[order] for order in sorted(said)], limit, before_order)
+    async def write(self, epoch: int, entries: Sequence[Entry]) -> None:
+        _sessions[self.session_id] = (epoch, list(entries))
+        self._bound()
 
-    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
-        said = _sessions.setdefault(self._session_id, {})
-        # By place, so that what is said twice is remembered once.
-        said.update({order_of(each): each for each in messages})
-        for order in sorted(said)[: -settings().memory.max_messages]:
-            del said[order]
-        _sessions.move_to_end(self._session_id)
+    async def append(self, epoch: int, entries: Sequence[Entry]) -> None:
+        kept_epoch, kept = _sessions.get(self.session_id, (None, []))
+        if kept_epoch == epoch:
+            _sessions[self.session_id] = (epoch, [*kept, *entries][-self.length :])
+            self._bound()
+
+    async def drop(self, epoch: int) -> None:
+        kept_epoch, _ = _sessions.get(self.session_id, (None, []))
+        if kept_epoch == epoch:
+            del _sessions[self.session_id]
+
+    def _bound(self) -> None:
+        _sessions.move_to_end(self.session_id)
         while len(_sessions) > MAX_SESSIONS:
             _sessions.popitem(last=False)
 
-    async def aclear(self) -> None:
-        _sessions.pop(self._session_id, None)
-
 
 def create(config: dict[str, Any]) -> InMemoryStore:
-    return InMemoryStore(config["session_id"])
+    return InMemoryStore(
+        config["session_id"], Place(config.get("leaf"), config["epoch"]) if "epoch" in config else None
+    )

@@ -8,16 +8,22 @@ from langchain_core.messages import BaseMessage
 
 from kernel import database
 from memory.messages import message
-from memory.truth import last_rows
+from memory.truth import Place, last_rows
 
 
 class PostgresStore:
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: UUID, place: Place | None) -> None:
         self._session_id = session_id
+        self._place = place
 
     async def aget_messages(self, *, limit: int, before_order: int | None = None) -> list[BaseMessage]:
-        rows = await database.run(last_rows, self._session_id, limit=limit, before_order=before_order)
-        return [message(*row) for row in rows]
+        leaf = None
+        if self._place is not None:
+            leaf = self._place.leaf
+            if leaf is None:
+                return []
+        rows = await database.run(last_rows, self._session_id, limit=limit, before_order=before_order, leaf=leaf)
+        return [message(row.order, row.role, row.content, row.id, row.parent) for row in rows]
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Nothing to do: chat wrote the rows when it accepted and ended the turn."""
@@ -27,4 +33,5 @@ class PostgresStore:
 
 
 def create(config: dict[str, Any]) -> PostgresStore:
-    return PostgresStore(config["session_id"])
+    place = Place(config.get("leaf"), config["epoch"]) if "epoch" in config else None
+    return PostgresStore(config["session_id"], place)

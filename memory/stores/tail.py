@@ -1,28 +1,26 @@
-"""The hot tail that store `redis` keeps: a list of entries, each of which says which places it accounts for.
+"""The end of a conversation as the stores `redis` and `inmemory` keep it: a chain of messages, each with its parent.
 
-An entry stands for the places `since … order` of the conversation, of which only `order` says something (or nothing:
-a failed answer has no text). Whether a tail is the right view can so be read off the tail itself: its entries must join
-without a gap and end just before the question. A lost write, one that came twice, two writers, an old snapshot: each
-leaves a tail that does not fit, and the caller rebuilds it. Pure: no Redis here.
+Whether a tail is the right view can be read off the tail itself: it must end with the message that the question
+follows, and each entry must be the parent of the next. A message never gets another parent, so whatever happened to a
+tail (a lost write, one that came twice, two writers, another branch, an old snapshot) it is right or seen not to be,
+and then rebuilt. What a message says may change only with the session's epoch, under which the tail is kept. Pure.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import msgspec
 
 from memory.truth import Row
 
-#: `since` of an entry with nothing before it: the conversation begins here.
-BEGINNING = 0
-
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    since: int
+    """A message; `parent` is empty for the conversation's first, `content` for one that says nothing."""
+
+    id: str
+    parent: str
     order: int
     role: str
     content: str
-    id: str
 
 
 def encode(entry: Entry) -> bytes:
@@ -37,27 +35,26 @@ def decode(items: Iterable[bytes]) -> list[Entry]:
         return []
 
 
-def build(rows: Sequence[Row], *, before_order: int, whole: bool) -> list[Entry]:
-    """A tail of `rows` that ends just before the question; `whole`: no remembered message is older than they are.
+def build(rows: Sequence[Row]) -> list[Entry]:
+    """The tail of a branch, as memory.truth.branch has it."""
+    return [Entry(str(row.id), str(row.parent or ""), row.order, row.role, row.content) for row in rows]
 
-    Not whole means that there is at least one row.
+
+def view(entries: Sequence[Entry], *, leaf: str, limit: int, before_order: int | None = None) -> list[Entry] | None:
+    """The last `limit` entries that say something of the branch that ends with `leaf` (empty: nothing was said).
+
+    None if this tail can't be trusted to hold them.
     """
-    entries: list[Entry] = []
-    since = BEGINNING if whole else rows[0].order
-    for row in rows:
-        entries.append(Entry(since, row.order, row.role, row.content, str(row.id)))
-        since = row.order + 1
-    if since < before_order:
-        entries.append(Entry(since, before_order - 1, "", "", ""))
-    return entries
-
-
-def view(entries: Sequence[Entry], *, limit: int, before_order: int) -> list[Entry] | None:
-    """The last `limit` entries that say something, or None if this tail can't be trusted to hold them."""
-    joined = all(left.order + 1 == right.since for left, right in pairwise(entries))
-    if not entries or entries[-1].order != before_order - 1 or not joined:
+    said: list[Entry] = []
+    wanted = leaf
+    for entry in reversed(entries):
+        if not wanted or len(said) >= limit:
+            break
+        if entry.id != wanted:
+            return None
+        if entry.content and (before_order is None or entry.order < before_order):
+            said.append(entry)
+        wanted = entry.parent
+    if wanted and len(said) < limit:
         return None
-    said = [entry for entry in entries if entry.content]
-    if len(said) < limit and entries[0].since != BEGINNING:
-        return None
-    return said[-limit:] if limit > 0 else []
+    return said[::-1]

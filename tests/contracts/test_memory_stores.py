@@ -81,7 +81,7 @@ async def test_text_comes_back_as_it_was_said(store, talk, text):
 
 async def test_after_forgetting_the_conversation_goes_on(store, talk):
     await talk.say("one?", "1", store=store)
-    await forget(talk.session_id, definition=[{"type": "memory", "store": store}])
+    await forget(talk.session_id)
     await talk.say("two?", "2", store=store)
     assert (await talk.recall(store))[-2:] == ["Q: two?", "A: 2"]
 

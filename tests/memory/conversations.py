@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
+from django.db.models import F
 
 from chat.models import ChatHistory, ChatSession
 from kernel import database
+from kernel.ids import new_id
 from memory.exchange import Said, open_store, remember
 from memory.truth import last_rows
 
@@ -21,6 +23,7 @@ class Conversation:
         self.session_id = session_id
         self.workspace_id = workspace_id
         self.orders = 0
+        self.head: UUID | None = None
 
     @classmethod
     async def begin(cls) -> Conversation:
@@ -34,15 +37,17 @@ class Conversation:
 
     async def say(self, question: str, answer: str = "", *, status: str = "complete", store: str = "") -> list[Said]:
         """A whole turn; with `store` memory is told to write it through there."""
-        said = [
-            Said(order=self.orders + 1, role="USER", content=question),
-            Said(order=self.orders + 2, role="ASSISTANT", content=answer, status=status),
+        asked, said = new_id(), new_id()
+        turn = [
+            Said(order=self.orders + 1, role="USER", content=question, id=asked, parent=self.head),
+            Said(order=self.orders + 2, role="ASSISTANT", content=answer, status=status, id=said, parent=asked),
         ]
         self.orders += 2
-        await database.run(self._write, said)
+        self.head = said
+        await database.run(self._write, turn)
         if store:
-            await self.tell(said, store)
-        return said
+            await self.tell(turn, store)
+        return turn
 
     async def tell(self, said: list[Said], store: str) -> None:
         await remember(self.session_id, said, definition=[{"type": "memory", "store": store}])
@@ -62,9 +67,17 @@ class Conversation:
         rows = ChatHistory.objects.filter(session_id=self.session_id, order=order)
         await database.run(lambda: rows.update(**values))
 
+    async def next_epoch(self) -> int:
+        """The session's past has changed; the epoch before that."""
+        sessions = ChatSession.objects.filter(id=self.session_id)
+        await database.run(lambda: sessions.update(memory_epoch=F("memory_epoch") + 1))
+        return await database.run(lambda: sessions.get().memory_epoch) - 1
+
     def _write(self, said: list[Said]) -> None:
         for each in said:
             ChatHistory.objects.create(
+                id=each.id,
+                parent_id=each.parent,
                 workspace_id=self.workspace_id,
                 session_id=self.session_id,
                 role=each.role,
@@ -74,6 +87,7 @@ class Conversation:
                 seq=each.order,
                 accepted_seq=each.order,
             )
+        ChatSession.objects.filter(id=self.session_id).update(head_id=self.head, last_order=self.orders)
 
 
 def _session() -> ChatSession:

@@ -8,20 +8,18 @@ from django.conf import settings as django_settings
 
 from kernel import redis
 from kernel.conf import config
-from kernel.errors import StoreUnavailable
-from memory.exchange import Said, forget, open_store
+from memory.exchange import forget, open_store, remember
 from tests.memory.conversations import Conversation
 
 pytestmark = pytest.mark.django_db(transaction=True)
-IN_REDIS = [{"type": "memory", "store": "redis"}]
 
 
 @pytest.fixture
 async def talk(redis_url: str) -> AsyncIterator[Conversation]:
     conversation = await Conversation.begin()
-    await conversation.recall("redis")
     for number in range(4):
         await conversation.say(f"q{number}", f"a{number}", store="redis")
+        await conversation.recall("redis")
     yield conversation
     await redis.close()
 
@@ -46,8 +44,8 @@ async def without_redis(settings):
     return Switch()
 
 
-def tail_key(talk: Conversation) -> str:
-    return redis.key("memory", f"{{{talk.session_id}}}", "tail")
+def tail_key(talk: Conversation, epoch: int = 0) -> str:
+    return redis.key("memory", f"{{{talk.session_id}}}", "tail", str(epoch))
 
 
 async def served_from_redis(talk: Conversation) -> bool:
@@ -118,31 +116,43 @@ async def test_without_redis_the_database_is_read_and_later_the_tail_catches_up(
     assert await served_from_redis(talk)
 
 
-async def test_forgetting_that_could_not_reach_redis_says_so(talk, without_redis):
+async def test_what_was_deleted_while_redis_was_away_is_not_recalled_when_it_is_back(talk, without_redis):
+    await talk.recall("redis")
     await without_redis.off()
-    with pytest.raises(StoreUnavailable):
-        await forget(talk.session_id, definition=IN_REDIS)
-
-
-async def test_a_deleted_message_is_gone_after_forgetting(talk):
     await talk.change(3, is_deleted=True)
-    await forget(talk.session_id, definition=IN_REDIS)
+    await forget(talk.session_id, epoch=await talk.next_epoch())
+    await without_redis.on()
+    assert await redis.client().exists(tail_key(talk))  # it could not be dropped
     assert "Q: q1" not in await talk.recall("redis")
+
+
+async def test_forgetting_leaves_no_text_in_redis(talk):
+    await forget(talk.session_id, epoch=await talk.next_epoch())
+    assert not await redis.client().exists(tail_key(talk))
 
 
 async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
     await redis.client().delete(tail_key(talk))
     store = open_store("redis", talk.session_id)
-    replace = store._replace
+    write = store.write
 
     async def overtaken(*arguments):
         await talk.change(3, is_deleted=True)
-        await forget(talk.session_id, definition=IN_REDIS)
-        await replace(*arguments)
+        await forget(talk.session_id, epoch=await talk.next_epoch())
+        await write(*arguments)
 
-    monkeypatch.setattr(store, "_replace", overtaken)
+    monkeypatch.setattr(store, "write", overtaken)
     await store.aget_messages(limit=20, before_order=talk.next_order)
-    assert not await redis.client().exists(tail_key(talk))
+    assert "Q: q1" not in await talk.recall("redis")
+
+
+async def test_a_turn_of_an_earlier_epoch_ends_in_no_later_tail(talk):
+    await talk.next_epoch()
+    await talk.recall("redis")
+    said = await talk.say("begun before?", "yes")
+    await remember(talk.session_id, said, definition=[{"type": "memory", "store": "redis"}], epoch=0)
+    assert await redis.client().llen(tail_key(talk, epoch=1)) == 8
+    assert await talk.recall("redis") == await talk.truth()
 
 
 async def test_no_tail_is_kept_while_an_earlier_answer_is_under_way(talk):
@@ -176,7 +186,6 @@ async def test_many_readers_and_a_writer_at_once_agree_with_the_database(talk):
 
 async def test_an_answer_without_a_conversation_tail_starts_none(redis_url):
     talk = await Conversation.begin()
-    said = [Said(order=1, role="USER", content="q"), Said(order=2, role="ASSISTANT", content="a")]
-    await talk.tell(said, "redis")
+    await talk.say("q", "a", store="redis")
     assert not await redis.client().exists(tail_key(talk))
     await redis.close()

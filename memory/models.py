@@ -1,0 +1,3 @@
+"""Memory's rows."""
+
+from memory.leases import ProcessLease as ProcessLease
