@@ -1,6 +1,8 @@
 """What goes into a vector store and what comes out of it. Values: no ORM, no LangChain."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -107,9 +109,50 @@ class Ingested:
     reason: str = ""
 
 
+Mode = Literal["vector", "text", "hybrid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What to look for, where and how; vectorstore.searching says what is allowed."""
+
+    query: str
+    k: int = 4
+    mode: Mode = "vector"
+    #: Its name, or its id; None: the default one.
+    collection: str | UUID | None = None
+    #: A filter as vectorstore.filters.parse takes it.
+    where: Mapping[str, Any] | None = None
+    #: Only passages of these documents; empty: of all.
+    documents: Sequence[UUID] = ()
+    #: vector: the least similarity. text: the least rank. hybrid: the least similarity, unless it has every word.
+    min_score: float | None = None
+    #: Maximal marginal relevance: 1 is relevance alone, towards 0 hits resemble each other less.
+    mmr: float | None = None
+    #: Half-life in days: what is older counts less.
+    decay: float | None = None
+    #: The name of a registered reranker; empty: none.
+    rerank: str = ""
+    #: Chunks before and after each hit, given as its `neighbours`.
+    neighbours: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Characters `start` to `end` of a document's text."""
+
+    text: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A passage that was found. `score` is the cosine similarity: 1 is the same direction, 0 has nothing in common."""
+    """A passage that was found. `score` is what the hits are in order of, the highest first:
+
+    vector: the cosine similarity (1 is the same direction, 0 has nothing in common). text: the rank, 0 to 1. hybrid:
+    the two rankings fused, 1 is the first in both. With a decay or a reranker: what those made of it.
+    """
 
     id: UUID
     document_id: UUID
@@ -119,6 +162,25 @@ class Hit:
     score: float
     start: int
     end: int
+    collection_id: UUID | None = None
+    #: The collection's name.
+    collection: str = ""
+    #: Its number among the document's chunks, from 0.
+    position: int = 0
+    #: The document's metadata and the chunk's own (`headings`, `page`).
+    metadata: dict[str, Any] = field(default_factory=dict)
+    #: The cosine similarity to the question, where it was compared.
+    similarity: float | None = None
+    #: The document's own date, or when it was added.
+    dated_at: datetime | None = None
+    #: The hit with the chunks around it, if they were asked for.
+    neighbours: Passage | None = None
+
+    @property
+    def page(self) -> int | None:
+        """The page it begins on, from 1, in documents that have pages."""
+        page = self.metadata.get("page")
+        return page if isinstance(page, int) else None
 
     def as_source(self, n: int) -> dict[str, Any]:
         """As the `sources` event has it; `n` is the mark that the answer cites it by."""
@@ -132,4 +194,26 @@ class Hit:
             "start": self.start,
             "end": self.end,
             "n": n,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """As REST and the command line give it."""
+        around = self.neighbours
+        return {
+            "id": str(self.id),
+            "document_id": str(self.document_id),
+            "collection_id": str(self.collection_id),
+            "collection": self.collection,
+            "title": self.title,
+            "source": self.source,
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+            "position": self.position,
+            "page": self.page,
+            "score": round(self.score, 4),
+            "similarity": None if self.similarity is None else round(self.similarity, 4),
+            "metadata": self.metadata,
+            "dated_at": None if self.dated_at is None else self.dated_at.isoformat(),
+            "neighbours": around and {"text": around.text, "start": around.start, "end": around.end},
         }
