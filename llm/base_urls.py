@@ -4,18 +4,15 @@ A row's address decides where prompts and keys go, so nothing is guessed: what t
 (user names, backslashes, dot segments, encoded slashes, names that are not plain ASCII) is refused, not repaired.
 """
 
-import ipaddress
 import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from kernel.conf import config
 from kernel.errors import Invalid, Misconfigured
+from kernel.hosts import canonical_host
 
 _PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*")
-#: A number in a form that some resolvers take for an IPv4 address: 2130706433, 0x7f.1, 127.1.
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*")
 _SEGMENT = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 _LONGEST = 500
 
@@ -63,19 +60,11 @@ def allowed(url: str) -> str:
 
 
 def _host(host: str) -> str:
-    if ":" in host:
-        try:
-            return f"[{ipaddress.IPv6Address(host).compressed}]"
-        except ValueError as error:
-            raise Invalid("The base URL's host is no address.") from error
-    if _NUMERIC.fullmatch(host):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError as error:
-            raise Invalid("The base URL's host is no address; write it as four numbers.") from error
-    if not _HOST.fullmatch(host):
-        raise Invalid("The base URL's host is no name: letters, digits, - and dots, and no dot at its end.")
-    return host
+    try:
+        found = canonical_host(host)
+    except ValueError as error:
+        raise Invalid(f"The base URL's host {error}.") from error
+    return f"[{found}]" if ":" in found else found
 
 
 def _path(path: str) -> str:
