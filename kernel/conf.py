@@ -137,6 +137,8 @@ class Memory(Section, frozen=True):
     #: Messages a `buffer` may keep, newest first to stay: no prompt grows without end.
     max_messages: Count = 500
     redis_ttl: Seconds = 86_400.0
+    #: Tokens of the messages that a `token_window` keeps.
+    tokens: Annotated[int, Meta(ge=16)] = 2000
 
 
 class VectorStore(Section, frozen=True):

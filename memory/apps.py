@@ -12,6 +12,7 @@ class MemoryConfig(AppConfig):
     def ready(self) -> None:
         memories.add("buffer", "memory.kinds:create_buffer")
         memories.add("buffer_window", "memory.kinds:create_buffer_window")
+        memories.add("token_window", "memory.kinds:create_token_window")
         memory_stores.add("inmemory", "memory.stores.inmemory:create")
         memory_stores.add("postgres", "memory.stores.postgres:create")
         memory_stores.add("redis", "memory.stores.redis:create")

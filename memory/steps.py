@@ -11,6 +11,7 @@ from llm.registry import Registry, memories, memory_stores
 from llm.state import WorkflowState
 from llm.steps.base import Step
 from memory.exchange import open_store
+from memory.options import BY_KIND, read
 from memory.protocol import Memory
 
 
@@ -22,8 +23,8 @@ class MemoryStep(Step):
     store: str | None = Field(default=None, validate_default=True)
     k: int | None = Field(default=None, ge=1)
     window: int | None = Field(default=None, ge=1)
-    #: What a registered kind of your own takes.
-    options: dict[str, Any] = Field(default_factory=dict)
+    #: What `token_window`, or a registered kind of your own, takes.
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("kind")
     @classmethod
@@ -43,6 +44,15 @@ class MemoryStep(Step):
         if window and info.data.get("k"):
             raise ValueError("the same as 'k'; give one of them")
         return window
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        known = BY_KIND.get(info.data.get("kind") or settings().memory.kind)
+        if known is not None:
+            given = {name: value for name in ("k", "window") if (value := info.data.get(name)) is not None}
+            read(known, {**given, **options})
+        return options
 
     async def run(self, state: WorkflowState) -> AsyncGenerator[Event, None]:
         inputs = state.inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import dropwhile
 from typing import TYPE_CHECKING
 
@@ -22,3 +22,16 @@ def window(messages: Sequence[BaseMessage], *, limit: int) -> list[BaseMessage]:
     """
     kept = messages[-limit:] if limit > 0 else []
     return list(dropwhile(lambda each: each.type != "human", kept))
+
+
+def newest_within(
+    messages: Sequence[BaseMessage], max_tokens: int, count: Callable[[BaseMessage], int]
+) -> list[BaseMessage]:
+    """The newest messages that have no more than `max_tokens` together, from the first human turn among them on."""
+    kept = 0
+    for message in reversed(messages):
+        max_tokens -= count(message)
+        if max_tokens < 0:
+            break
+        kept += 1
+    return window(messages, limit=kept)

@@ -1,11 +1,13 @@
 """The `memory` step: kinds and stores by name, from the settings or from the workflow."""
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from kernel import redis
 from llm.errors import WorkflowInvalid
 from llm.registry import memories, workflow_steps
 from llm.state import RunContext
+from llm.tokens import TokenCounter
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow
 from memory.exchange import stores_of
 from tests.memory.conversations import Conversation
@@ -39,7 +41,7 @@ async def test_a_window_of_three_opens_with_a_question(talk, options):
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"])
-@pytest.mark.parametrize("kind", ["buffer", "buffer_window"])
+@pytest.mark.parametrize("kind", ["buffer", "buffer_window", "token_window"])
 async def test_every_kind_reads_every_store(talk, redis_url, kind, store):
     assert (await recalled(talk, kind=kind, store=store))[-2:] == ["q14", "a14"]
     await redis.close()
@@ -49,6 +51,21 @@ async def test_a_buffer_keeps_all_of_it_up_to_its_bound(talk, settings):
     assert len(await recalled(talk, kind="buffer")) == 30
     settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"MEMORY": {"MAX_MESSAGES": 5}}
     assert await recalled(talk, kind="buffer") == ["q13", "a13", "q14", "a14"]
+
+
+async def test_a_token_window_keeps_the_newest_messages_that_fit(talk):
+    counter = TokenCounter()
+    for max_tokens in (40, 60, 200):
+        texts = await recalled(talk, kind="token_window", options={"max_tokens": max_tokens})
+        assert texts == [f"{kind}{n}" for n in range(15) for kind in "qa"][-len(texts) :]
+        assert sum(counter.message(HumanMessage(text)) for text in texts) <= max_tokens
+        assert texts[0].startswith("q")
+
+
+async def test_a_token_window_leaves_out_a_message_that_is_too_long_and_all_before_it(talk):
+    await talk.say("long " * 500, "short")
+    await talk.say("last?", "yes")
+    assert await recalled(talk, kind="token_window", options={"max_tokens": 100}) == ["last?", "yes"]
 
 
 async def test_a_run_without_a_conversation_has_no_history(talk):
@@ -68,6 +85,9 @@ async def test_a_run_without_a_conversation_has_no_history(talk):
         ({"k": 0}, "k"),
         ({"k": 2, "window": 3}, "window"),
         ({"size": 3}, "size"),
+        ({"kind": "token_window", "options": {"tokens": 9}}, r"options\.tokens: not an option here; known: max_tokens"),
+        ({"kind": "token_window", "k": 3}, r"options\.k: not an option here"),
+        ({"kind": "token_window", "options": {"max_tokens": 1}}, r"options\.max_tokens"),
     ],
 )
 def test_a_wrong_option_is_named(options, named):
