@@ -14,5 +14,7 @@ class VectorstoreConfig(AppConfig):
         embedding_providers.add("openai", "llm.embeddings.openai:create", extra="openai")
         embedding_providers.add("wordllama", "llm.embeddings.wordllama:create", extra="embedded")
         vector_stores.add("pgvector", "vectorstore.backends.pgvector:create")
+        vector_stores.add("chroma", "vectorstore.backends.chroma:create", extra="chroma")
+        vector_stores.add("pinecone", "vectorstore.backends.pinecone:create", extra="pinecone")
         answer_caches.add("semantic", "vectorstore.answers:create")
         workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

@@ -3,14 +3,17 @@ ids of chunks, and finds the nearest. What it finds is looked up in PostgreSQL b
 left over, or another workspace's, finds nothing.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from kernel.conf import config as settings
 from llm.registry import vector_stores
 from vectorstore.errors import EmbeddingMismatch
+from vectorstore.filters import Filter
 from vectorstore.values import Entry, Scored, SetInfo, SetStats
+
+T = TypeVar("T")
 
 
 class Backend(Protocol):
@@ -34,11 +37,12 @@ class Backend(Protocol):
         """Remove those of these ids; unknown ones are no error."""
 
     async def search(
-        self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Mapping[str, Any] | None = None
+        self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Filter | None = None
     ) -> list[Scored]:
-        """The `k` nearest, nearest first. `where` is a filter of vectorstore.filters over the entries' metadata.
+        """The `k` nearest, nearest first; a vector without length is near to none. `where` is over entries' metadata.
 
-        A backend that can't express a filter may leave it out: it is applied again to what is looked up.
+        A backend that can't express a filter, or a part of it, may leave it out: it is applied again to what is
+        looked up.
         """
 
     async def drop(self, vectors: SetInfo) -> None:
@@ -58,6 +62,14 @@ def backend(name: str, workspace_id: UUID) -> Backend:
     return made
 
 
+@runtime_checkable
+class Listing(Protocol):
+    """A backend that can tell what it holds, so that what is left over can be found."""
+
+    def ids(self, vectors: SetInfo) -> AsyncIterator[list[UUID]]:
+        """The ids of a set's chunks, in pages."""
+
+
 def fitting(vectors: SetInfo, entries: Sequence[Entry]) -> None:
     """Raises EmbeddingMismatch unless all have the length of the set's vectors."""
     expected = vectors.space.dimension
@@ -66,3 +78,13 @@ def fitting(vectors: SetInfo, entries: Sequence[Entry]) -> None:
         raise EmbeddingMismatch(
             f"The set holds vectors of {vectors.space.model} with {expected} dimensions; one of {wrong} came."
         )
+
+
+def has_length(vector: Sequence[float]) -> bool:
+    """Whether the cosine similarity with it is defined: the vector of a text without words may be all zeros."""
+    return any(vector)
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in groups of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))

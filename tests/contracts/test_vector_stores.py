@@ -1,0 +1,400 @@
+"""What every vector store promises, whichever one a collection's vectors are in.
+
+Chroma is the real thing, in a folder and as its server; Pinecone is a local stand-in that the real SDK talks to.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from kernel import database
+from kernel.errors import Misconfigured, StoreUnavailable
+from llm import aliases
+from llm.registry import vector_stores
+from tests.support import vector_stores as support
+from tests.support.vector_stores import DIMENSION, NAMES, InMemory, Stores
+from tests.vectorstore.conftest import new_workspace
+from vectorstore.backends import Backend, backend
+from vectorstore.errors import EmbeddingMismatch
+from vectorstore.filters import parse
+from vectorstore.models import Chunk, Collection, Document, VectorSet
+from vectorstore.values import Entry, SetInfo, Space
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    with support.started(tmp_path_factory.mktemp("stores")) as made:
+        yield made
+
+
+@pytest.fixture(params=NAMES)
+async def store(
+    request: pytest.FixtureRequest, stores: Stores, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """The name of the backend that new collections get."""
+    support.with_key(monkeypatch)
+    vector_stores.add("custom", support.create)
+    name, options = stores.options(request.param)
+    settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, name, options)
+    yield name
+    InMemory.away = False
+    vector_stores.remove("custom")
+    # Connections belong to this test's event loop.
+    await aliases.close()
+
+
+@dataclass
+class Made:
+    """A set with chunks to put vectors of into it."""
+
+    info: SetInfo
+    backend: Backend
+    chunks: list[UUID]
+    document_id: UUID
+
+    def entry(self, n: int, vector: list[float], **metadata: Any) -> Entry:
+        return Entry(chunk_id=self.chunks[n], document_id=self.document_id, vector=vector, metadata=metadata)
+
+    async def found(self, vector: list[float], *, k: int = 10, where: Any = None) -> list[int]:
+        hits = await self.backend.search(self.info, vector, k=k, where=None if where is None else parse(where))
+        return [self.chunks.index(hit.chunk_id) for hit in hits]
+
+
+async def new_set(store: str, workspace_id: UUID | None = None, *, chunks: int = 12) -> Made:
+    workspace = workspace_id or await new_workspace()
+
+    def rows() -> tuple[VectorSet, UUID, list[UUID]]:
+        collection = Collection.objects.create(workspace_id=workspace, name=str(uuid4()))
+        made = VectorSet.objects.create(
+            workspace_id=workspace, collection=collection, backend=store, embedding_model="m", dimension=DIMENSION
+        )
+        doc = Document.objects.create(workspace_id=workspace, collection=collection, title="t", source="s")
+        texts = [
+            Chunk(workspace_id=workspace, collection=collection, document=doc, position=n, text="x", start=0, end=1)
+            for n in range(chunks)
+        ]
+        return made, doc.id, [each.id for each in Chunk.objects.bulk_create(texts)]
+
+    row, document_id, ids = await database.run(rows)
+    info = SetInfo(
+        id=row.id,
+        workspace_id=workspace,
+        collection_id=row.collection_id,
+        backend=store,
+        space=Space(model="m", dimension=DIMENSION),
+    )
+    return Made(info, backend(store, workspace), ids, document_id)
+
+
+def at(degrees: float) -> list[float]:
+    """A vector of length 2 in a plane: the cosine similarity to `at(0)` is the angle's cosine."""
+    angle = math.radians(degrees)
+    return [2 * math.cos(angle), 2 * math.sin(angle), *[0.0] * (DIMENSION - 2)]
+
+
+async def filled(store: str, count: int = 12) -> Made:
+    made = await new_set(store)
+    await made.backend.add(made.info, [made.entry(n, at(10 * n)) for n in range(count)])
+    return made
+
+
+class TestSets:
+    async def test_a_new_set_is_empty(self, store):
+        made = await new_set(store)
+        assert await made.found(at(0)) == []
+        assert (await made.backend.stats(made.info)).vectors == 0
+        await made.backend.remove(made.info, [made.chunks[0]])
+        await made.backend.drop(made.info)
+
+    async def test_the_nearest_come_first_with_the_cosine_as_score(self, store):
+        made = await new_set(store)
+        order = [3, 0, 7, 1, 10, 2, 9, 4, 11, 5, 8, 6]
+        await made.backend.add(made.info, [made.entry(n, at(10 * n)) for n in order])
+        hits = await made.backend.search(made.info, at(0), k=12)
+        assert [made.chunks.index(hit.chunk_id) for hit in hits] == list(range(12))
+        for n, hit in enumerate(hits):
+            assert hit.score == pytest.approx(math.cos(math.radians(10 * n)), abs=1e-3)
+        assert hits[-1].score < 0
+
+    @pytest.mark.parametrize("k", [1, 5, 12, 50])
+    async def test_no_more_than_asked_for(self, store, k):
+        made = await filled(store)
+        assert await made.found(at(0), k=k) == list(range(min(k, 12)))
+
+    async def test_a_known_id_takes_the_place_of_what_it_had(self, store):
+        made = await filled(store, 3)
+        await made.backend.add(made.info, [made.entry(0, at(50))])
+        assert await made.found(at(0)) == [1, 2, 0]
+        assert (await made.backend.stats(made.info)).vectors == 3
+
+    async def test_removed_ids_are_not_found_and_unknown_ones_no_error(self, store):
+        made = await filled(store, 4)
+        await made.backend.remove(made.info, [made.chunks[0], made.chunks[2], uuid4()])
+        assert await made.found(at(0)) == [1, 3]
+        assert (await made.backend.stats(made.info)).vectors == 2
+        await made.backend.remove(made.info, [])
+
+    async def test_a_dropped_set_is_empty_and_can_be_filled_again(self, store):
+        made = await filled(store, 3)
+        await made.backend.drop(made.info)
+        assert await made.found(at(0)) == []
+        assert (await made.backend.stats(made.info)).vectors == 0
+        await made.backend.drop(made.info)
+        await made.backend.add(made.info, [made.entry(1, at(0))])
+        assert await made.found(at(0)) == [1]
+
+    async def test_sets_know_nothing_of_each_other(self, store):
+        one = await filled(store, 3)
+        same_workspace = await new_set(store, one.info.workspace_id)
+        other = await new_set(store)
+        await other.backend.add(other.info, [other.entry(0, at(0))])
+        await same_workspace.backend.add(same_workspace.info, [same_workspace.entry(5, at(0))])
+        assert [len(await each.found(at(0))) for each in (one, same_workspace, other)] == [3, 1, 1]
+        await one.backend.drop(one.info)
+        assert await same_workspace.found(at(0)) == [5]
+        assert await other.found(at(0)) == [0]
+
+    async def test_many_at_once_are_all_kept(self, store):
+        made = await new_set(store, chunks=1200)
+        await made.backend.add(made.info, [made.entry(n, at(n / 10)) for n in range(1200)])
+        assert (await made.backend.stats(made.info)).vectors == 1200
+        assert await made.found(at(0), k=3) == [0, 1, 2]
+        await made.backend.remove(made.info, made.chunks[1:])
+        assert await made.found(at(0), k=3) == [0]
+
+    async def test_work_at_the_same_time_is_all_done(self, store):
+        made = await new_set(store)
+        await asyncio.gather(*(made.backend.add(made.info, [made.entry(n, at(10 * n))]) for n in range(12)))
+        found = await asyncio.gather(*(made.found(at(10 * n), k=1) for n in range(12)))
+        assert found == [[n] for n in range(12)]
+
+    async def test_a_vector_without_length_finds_nothing_and_is_found_by_nothing(self, store):
+        made = await filled(store, 2)
+        nothing = [0.0] * DIMENSION
+        await made.backend.add(made.info, [made.entry(1, nothing), made.entry(2, nothing)])
+        assert await made.found(at(0)) == [0]
+        assert await made.found(nothing) == []
+
+    async def test_a_wrong_dimension_is_an_error_before_anything_is_written(self, store):
+        made = await new_set(store)
+        if made.backend.beside_rows:
+            pytest.skip("pgvector checks nothing of its own yet")
+        with pytest.raises(EmbeddingMismatch, match="64"):
+            await made.backend.add(made.info, [made.entry(0, at(0)), made.entry(1, [1.0, 0.0])])
+        assert (await made.backend.stats(made.info)).vectors == 0
+
+    async def test_it_says_that_it_is_well(self, store):
+        await (await new_set(store)).backend.health()
+
+
+class TestFilters:
+    """A store may leave a filter out, and must not leave out what the filter wants."""
+
+    YEARS = ((0, 2020, "en", True), (1, 2021, "de", False), (2, 2022, "en", False), (3, 2023.5, "fr", True))
+    WHERES = (
+        ({"eq": {"lang": "en"}}, {0, 2}),
+        ({"eq": {"year": 2021}}, {1}),
+        ({"eq": {"year": 2021.0}}, {1}),
+        ({"eq": {"draft": True}}, {0, 3}),
+        ({"eq": {"draft": 1}}, set()),
+        ({"in": {"lang": ["de", "fr", "it"]}}, {1, 3}),
+        ({"in": {"year": [2020, 2023.5, "2021"]}}, {0, 3}),
+        ({"in": {"draft": [False, "en"]}}, {1, 2}),
+        ({"range": {"year": {"gte": 2021, "lt": 2023.5}}}, {1, 2}),
+        ({"range": {"year": {"gt": 2021}}}, {2, 3}),
+        ({"range": {"inner.deep": {"lte": 1}}}, {0, 1}),
+        ({"range": {"day": {"gte": "2024-01-02"}}}, {2, 3}),
+        ({"contains": {"tags": "odd"}}, {1, 3}),
+        ({"contains": {"lang": "e"}}, {0, 1, 2}),
+        ({"and": [{"eq": {"lang": "en"}}, {"range": {"year": {"gte": 2021}}}]}, {2}),
+        ({"and": [{"eq": {"lang": "en"}}, {"contains": {"tags": "even"}}]}, {0, 2}),
+        ({"or": [{"eq": {"lang": "de"}}, {"eq": {"year": 2020}}]}, {0, 1}),
+        ({"or": [{"eq": {"lang": "de"}}, {"contains": {"tags": "even"}}]}, {0, 1, 2}),
+        ({"not": {"eq": {"lang": "en"}}}, {1, 3}),
+        ({"eq": {"missing": "x"}}, set()),
+        ({"eq": {"document.title": "t"}}, {0, 1, 2, 3}),
+    )
+
+    @pytest.fixture
+    async def made(self, store: str) -> Made:
+        made = await new_set(store)
+        await made.backend.add(
+            made.info,
+            [
+                made.entry(
+                    n,
+                    at(10 * n),
+                    year=year,
+                    lang=lang,
+                    draft=draft,
+                    inner={"deep": n},
+                    day=f"2024-01-0{n}",
+                    tags=["odd" if n % 2 else "even"],
+                    nothing=None,
+                )
+                for n, year, lang, draft in self.YEARS
+            ],
+        )
+        return made
+
+    async def test_all_that_is_wanted_is_found(self, made):
+        for where, wanted in self.WHERES:
+            assert wanted <= set(await made.found(at(0), where=where)), where
+
+    async def test_chroma_and_pinecone_leave_out_what_is_not_wanted(self, made, store):
+        if store not in ("chroma", "pinecone"):
+            pytest.skip("leaves filters to the look-up")
+        expressible = [
+            (where, wanted)
+            for where, wanted in self.WHERES
+            if not any(word in str(where) for word in ("contains", "not", "document.", "day"))
+        ]
+        for where, wanted in expressible:
+            assert set(await made.found(at(0), where=where)) == wanted, where
+
+    async def test_metadata_beyond_a_stores_bound_is_no_reason_to_be_left_out(self, made):
+        much = {f"field{n}": "x" * 900 for n in range(60)}
+        await made.backend.add(made.info, [made.entry(5, at(0), lang="en", **much)])
+        assert 5 in await made.found(at(0), where={"eq": {"lang": "en"}})
+
+
+class TestUnavailable:
+    async def test_a_custom_store_that_is_away_says_so(self, stores, settings):
+        vector_stores.add("custom", support.create)
+        try:
+            made = await new_set("custom")
+            InMemory.away = True
+            with pytest.raises(StoreUnavailable):
+                await made.backend.health()
+        finally:
+            InMemory.away = False
+            vector_stores.remove("custom")
+
+    async def test_chroma_without_its_server(self, settings):
+        options = {"host": "127.0.0.1", "port": 9, "timeout": 2.0}
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "chroma", options)
+        made = await new_set("chroma")
+        with pytest.raises(StoreUnavailable) as caught:
+            await made.found(at(0))
+        assert caught.value.retry_after
+        assert "127.0.0.1" not in caught.value.message
+
+    async def test_chroma_comes_back_after_its_server_was_away(self, settings, tmp_path):
+        server = support.ChromaServer(tmp_path)
+        server.start()
+        try:
+            options = {"host": "127.0.0.1", "port": server.port, "timeout": 3.0}
+            settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "chroma", options)
+            made = await filled("chroma", 2)
+            server.stop()
+            with pytest.raises(StoreUnavailable):
+                await made.found(at(0))
+            server.start()
+            assert await made.found(at(0)) == [0, 1]
+        finally:
+            server.stop()
+
+    async def test_a_chroma_server_that_never_answers_costs_no_more_than_the_timeout(self, settings):
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        options = {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1], "timeout": 0.3}
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "chroma", options)
+        made = await new_set("chroma")
+        async with server:
+            with pytest.raises(StoreUnavailable):
+                await asyncio.wait_for(made.found(at(0)), 5)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "match"),
+        [
+            ("chroma", {}, "'path'"),
+            ("chroma", {"path": "a", "host": "b"}, "one of them"),
+            ("chroma", {"pth": "a"}, "pth"),
+            ("pinecone", {}, "'host' or 'index'"),
+            ("pinecone", {"host": "h", "timeout": "1"}, "timeout"),
+        ],
+    )
+    async def test_wrong_options_are_named(self, settings, name, options, match):
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, name, options)
+        with pytest.raises(Misconfigured, match=match):
+            backend(name, uuid4())
+
+
+class TestPinecone:
+    @pytest.fixture
+    async def made(self, stores: Stores, settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
+        support.with_key(monkeypatch)
+        name, options = stores.options("pinecone")
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, name, options | {"timeout": 2.0})
+        yield await filled("pinecone", 3)
+        stores.pinecone.heal()
+        stores.pinecone.settle()
+        await aliases.close()
+
+    @pytest.mark.parametrize("path", ["/query", "/vectors/upsert", "/vectors/delete"])
+    @pytest.mark.parametrize("status", [429, 500, 503])
+    async def test_what_may_be_repeated_is(self, stores, made, path, status):
+        stores.pinecone.fail(path, status, headers={"Retry-After": "0"})
+        await made.backend.add(made.info, [made.entry(3, at(30))])
+        await made.backend.remove(made.info, [made.chunks[0]])
+        assert await made.found(at(0)) == [1, 2, 3]
+
+    @pytest.mark.parametrize("kind", [429, 500, "cut", "slow"])
+    async def test_a_service_that_fails_on_is_unavailable(self, stores, made, kind):
+        stores.pinecone.fail("/query", kind, times=20, headers={"Retry-After": "7"} if kind == 429 else None)
+        with pytest.raises(StoreUnavailable) as caught:
+            await made.found(at(0))
+        assert caught.value.retry_after
+        stores.pinecone.heal()
+        assert await made.found(at(0)) == [0, 1, 2]
+
+    async def test_a_wrong_key_is_a_wrong_setting_that_does_not_show_it(self, made, monkeypatch):
+        monkeypatch.setenv("PINECONE_API_KEY", "pc-wrong")
+        with pytest.raises(Misconfigured, match="PINECONE_API_KEY") as caught:
+            await made.found(at(0))
+        assert "pc-wrong" not in caught.value.message
+
+    async def test_no_key_is_a_wrong_setting(self, made, monkeypatch):
+        monkeypatch.delenv("PINECONE_API_KEY")
+        with pytest.raises(Misconfigured, match="PINECONE_API_KEY"):
+            await made.found(at(0))
+
+    async def test_an_index_is_found_by_its_name(self, stores, made, settings):
+        options = {"index": "scripted", "control_host": stores.pinecone.host}
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "pinecone", options)
+        made.backend = backend("pinecone", made.info.workspace_id)
+        assert await made.found(at(0)) == [0, 1, 2]
+        other = options | {"index": "other"}
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "pinecone", other)
+        made.backend = backend("pinecone", made.info.workspace_id)
+        with pytest.raises(Misconfigured, match="no such Pinecone index"):
+            await made.found(at(0))
+
+    async def test_an_index_of_another_dimension_is_a_mismatch_before_any_write(self, stores, made):
+        info = SetInfo(
+            id=made.info.id,
+            workspace_id=made.info.workspace_id,
+            collection_id=made.info.collection_id,
+            backend="pinecone",
+            space=Space(model="m", dimension=8),
+        )
+        before = list(stores.pinecone.requests)
+        with pytest.raises(EmbeddingMismatch, match="64 dimensions"):
+            await made.backend.add(info, [made.entry(0, [1.0] * 8)])
+        assert ("POST", "/vectors/upsert") not in stores.pinecone.requests[len(before) :]
+
+    async def test_an_index_of_another_metric_is_refused(self, stores, settings, made, monkeypatch):
+        monkeypatch.setattr(stores.pinecone, "metric", "euclidean")
+        await aliases.close()
+        with pytest.raises(Misconfigured, match="euclidean"):
+            await made.backend.add(made.info, [made.entry(0, at(0))])
