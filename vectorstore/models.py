@@ -115,6 +115,8 @@ class Document(WorkspaceRow):
     source = models.CharField(max_length=1000)
     #: SHA-256 of the text that is found now; empty: none yet.
     content_hash = models.CharField(max_length=64, blank=True)
+    #: SHA-256 of the bytes that the text was read from; empty: it was given as text.
+    upload_hash = models.CharField(max_length=64, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     #: What was read out of it; a citation opens in here.
     text = models.TextField(blank=True)
@@ -138,6 +140,7 @@ class Document(WorkspaceRow):
         constraints = [models.UniqueConstraint(fields=["collection", "source"], name="document_source_once")]
         indexes = [
             models.Index(fields=["collection", "content_hash"], name="document_hash"),
+            models.Index(fields=["collection", "upload_hash"], name="document_upload"),
             models.Index(fields=["collection", "state", "-id"], name="document_by_state"),
         ]
 
@@ -159,6 +162,9 @@ class IngestJob(WorkspaceRow):
     content_type = models.CharField(max_length=200, blank=True)
     #: SHA-256 of `content`: the same upload again is the same job.
     upload_hash = models.CharField(max_length=64, blank=True)
+    #: What the document gets with the new text; until then it has what it had.
+    title = models.CharField(max_length=500, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
     #: Grows with each claim and each new upload: who works on an earlier one can't write any more.
     fence = models.PositiveIntegerField(default=0)
     attempts = models.PositiveSmallIntegerField(default=0)
