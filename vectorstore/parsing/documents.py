@@ -108,8 +108,7 @@ async def _registered(extension: str, data: bytes, name: str) -> Parsed:
     except (Refused, Unparsable):
         raise
     except Exception as error:
-        extra = {"action": "document.parser_failed", "reader": extension, "error": type(error).__name__}
-        logger.warning("a parser failed", extra=extra, exc_info=error)
+        logger.warning("action=document_parser_failed reader=%s error=%s", extension, type(error).__name__)
         raise Unparsable("parse_failed", f"could not be read by the parser of {extension} files") from error
     return Parsed(
         text=storable(parsed.text), title=storable(parsed.title), markdown=parsed.markdown, metadata=parsed.metadata

@@ -30,6 +30,7 @@ _PACKAGES = ("vectorstore", "pypdf", "selectolax", "cryptography")
 _MOST_WAITING = 200
 _TITLE = 500
 _REASON = 300
+_ERROR = 60
 _PIECE = 65_536
 #: What a character may take in JSON, and what stands around the text.
 _BYTES_A_CHAR = 12
@@ -164,8 +165,7 @@ def _parsed(output: bytes, status: int, reader: str) -> Parsed:
     if answer.text is not None and len(answer.text) <= config().vector_store.max_text_chars:
         return Parsed(text=answer.text, title=answer.title[:_TITLE], markdown=answer.markdown, metadata=answer.metadata)
     if answer.error:
-        extra = {"action": "document.parser_failed", "reader": reader, "error": answer.error}
-        logger.warning("a parser failed", extra=extra)
+        logger.warning("action=document_parser_failed reader=%s error=%r", reader, answer.error[:_ERROR])
     raise Unparsable(answer.code, answer.reason[:_REASON] or "is damaged: its parser crashed")
 
 
