@@ -12,6 +12,7 @@ import pytest
 
 from accounts.models import Membership, Role, Workspace
 from chat import workflow_protocol
+from chat.models import ChatHistory, ChatSession
 from chat.protocol import COMMANDS
 from django_chain.api import api
 from kernel import database
@@ -29,6 +30,7 @@ class Scene:
     server: Server
     owner: Person
     session_id: str
+    question_id: str
     answer_id: str
     people: dict[str, Person | None]
     #: What stands for a parameter of a path or for a value of a body.
@@ -50,7 +52,7 @@ async def scene(server: Server, person: Person) -> Scene:
         answer = await client.ask(SECRET)
     assert theirs != session_id
     ids = await database.run(_furnish, people)
-    return Scene(server, person, session_id, answer["id"], people, ids | {"session_id": session_id})
+    return Scene(server, person, session_id, answer["parent"], answer["id"], people, ids | {"session_id": session_id})
 
 
 def _furnish(people: dict[str, Any]) -> dict[str, str]:
@@ -103,6 +105,17 @@ def _model(scene: Scene) -> dict[str, str]:
     return {"alias": alias}
 
 
+def _message(scene: Scene) -> dict[str, str]:
+    """Another message of the owner's, that ends the conversation."""
+    session = ChatSession.objects.get(id=scene.session_id)
+    place = {"order": session.last_order + 1, "seq": session.seq + 1, "accepted_seq": session.seq + 1}
+    row = ChatHistory.objects.create(
+        workspace_id=session.workspace_id, session=session, role="USER", content=SECRET, **place
+    )
+    ChatSession.objects.filter(id=session.id).update(seq=row.seq, last_order=row.order)
+    return {"message_id": str(row.pk)}
+
+
 PLACE = {"workspace": "{workspace}"}
 NAMED = {"workspace": "{workspace}", "name": "tone"}
 FLOW = NAMED | {"name": "flow"}
@@ -129,6 +142,7 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/sessions/{session_id}"): Row(OWN),
     ("PATCH", "/sessions/{session_id}"): Row(OWN, json={"title": "x"}),
     ("GET", "/sessions/{session_id}/messages"): Row(OWN),
+    ("DELETE", "/sessions/{session_id}/messages/{message_id}"): Row((204, *OWN[1:]), fresh=_message),
     # They come with tokens here, and a token makes no other.
     ("POST", "/token"): Row((*[403] * 7, 401)),
     ("GET", "/caches"): Row((403, 403, 403, 403, 403, 200, 403, 401)),
@@ -282,6 +296,9 @@ async def test_a_foreign_and_a_missing_session_look_the_same(scene: Scene) -> No
 VERBS: dict[str, tuple[dict[str, Any], str | None]] = {
     "hello": ({"seq": 0, "streams": {"{answer}": 0}}, "welcome"),
     "message.send": ({"id": "m1", "text": "more"}, "ack"),
+    "message.edit": ({"message_id": "{question}", "id": "e1", "text": "other"}, "ack"),
+    "message.regenerate": ({"message_id": "{answer}", "id": "r1"}, "ack"),
+    "message.delete": ({"message_id": "{answer}", "id": "d1"}, "ack"),
     "turn.stop": ({"message_id": "{answer}", "id": "s1"}, "ack"),
     "seen": ({"frames": 1}, None),
     "ping": ({}, "pong"),
@@ -292,7 +309,9 @@ def verb(name: str, scene: Scene) -> dict[str, Any]:
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {filled(key): filled(item) for key, item in value.items()}
-        return value.replace("{answer}", scene.answer_id) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return value.replace("{answer}", scene.answer_id).replace("{question}", scene.question_id)
 
     return {"type": name, **filled(VERBS[name][0])}
 
@@ -340,7 +359,10 @@ async def test_no_command_reaches_another_session_from_ones_own(scene: Scene, wh
     async with Raw(scene.server.socket_url(person.new_session(scene.server))) as raw:
         welcome = await raw.ask(verb("hello", scene) | {"token": person.token})
         assert welcome["session"]["id"] != scene.session_id
-        assert (await raw.ask(verb("turn.stop", scene)))["code"] == "not_found"
+        for name in ("message.edit", "message.regenerate", "message.delete", "turn.stop"):
+            assert (await raw.ask(verb(name, scene), "ack", "error"))["code"] == "not_found", name
+        sent = {"type": "message.send", "id": "m0", "text": "mine", "parent": scene.answer_id}
+        assert (await raw.ask(sent, "ack", "error"))["code"] == "not_found"
         await raw.send({"type": "seen", "streams": {scene.answer_id: 5}})
         ack = await raw.ask({"type": "message.send", "id": "m1", "text": "mine"}, "ack", "error")
         assert ack["type"] == "ack"

@@ -38,8 +38,10 @@ async def _check_that_the_session_uses_its_workflow(names: dict[str, Any]) -> No
         user_id=session.user_id,
         workflow_id=session.workflow_id,
         question="Why?",
+        question_id=uuid4(),
         question_order=1,
         answer_id=uuid4(),
+        answer_order=2,
     )
     events = [event async for event in answers.answer(turn, RunJournal(turn.ref), [])]
     asked = next(event for event in events if isinstance(event, ModelStarted))
