@@ -95,7 +95,7 @@ async def _answer(address: Address, hosts: list[str], tls: ssl.SSLContext) -> As
     target = httpcore.URL(
         scheme=address.scheme, host=address.host.encode(), port=address.port, target=address.target.encode()
     )
-    headers = {"Host": address.authority, **_HEADERS}
+    headers = list({"Host": address.authority, **_HEADERS}.items())
     try:
         async with (
             AsyncConnectionPool(ssl_context=tls, max_connections=1, network_backend=_Pinned(hosts)) as pool,
