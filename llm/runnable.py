@@ -50,7 +50,7 @@ class WorkflowRunnable(Runnable[Asked, Any]):
 
     @override
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return _in_a_loop(self.ainvoke(input, config, **kwargs))
+        return in_a_loop(self.ainvoke(input, config, **kwargs))
 
     @override
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -143,10 +143,11 @@ def _no_loop_here() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError("An event loop runs in this thread: use ainvoke, astream or abatch.")
+    raise RuntimeError("An event loop runs in this thread: use ainvoke, astream or the other async methods.")
 
 
-def _in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, for sync methods: in a loop of its own, whose connections are closed after it."""
     try:
         _no_loop_here()
     except RuntimeError:

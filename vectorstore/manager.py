@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from kernel.conf import config as settings
@@ -16,6 +16,9 @@ from vectorstore.backends import Backend, backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Piece, Scored, SetInfo, SourceDocument, Space
+
+if TYPE_CHECKING:
+    from vectorstore.langchain import ManagerRetriever
 
 MAX_K = 50
 _LONGEST_SOURCE = 1000
@@ -53,6 +56,23 @@ class VectorStoreManager:
             raise Invalid("There is such a collection, but not among yours; choose another name.")
         self._embedder(found, found.active)
         return found
+
+    @property
+    def scope(self) -> Scope:
+        """Whose rows these are."""
+        return self._scope
+
+    async def embedding(self, name: str | None = None) -> tuple[CollectionInfo, Embedder]:
+        """The collection of that name, as `collection` gives it, and what its active set's vectors are made with."""
+        found = await self.collection(name)
+        return found, self._embedder(found, found.active)
+
+    def as_retriever(self, **options: Any) -> "ManagerRetriever":
+        """A LangChain retriever; `options` are those of `search`."""
+        # Imports LangChain: only for those who ask for it.
+        from vectorstore.langchain import ManagerRetriever  # noqa: PLC0415
+
+        return ManagerRetriever(manager=self, **options)
 
     async def ingest(self, documents: Iterable[SourceDocument], *, collection: str | None = None) -> list[Ingested]:
         """Index documents, each in a transaction of its own; one that is unchanged is not embedded again.
