@@ -27,6 +27,7 @@ from kernel.errors import (
 )
 from kernel.redaction import redact_data
 from llm.rest import caches, log, models, money, prompts, runs, workflows
+from vectorstore.rest import collections, documents
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ api.add_router("", log.router)
 api.add_router("", money.router)
 api.add_router("", workflows.router)
 api.add_router("", runs.router)
+api.add_router("", collections.router)
+api.add_router("", documents.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:

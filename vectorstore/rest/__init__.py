@@ -1,0 +1,1 @@
+"""REST for collections, their documents and passages, and search."""
