@@ -25,6 +25,8 @@ class Deleted:
 
     row: ChatHistory
     outdated: int | None = None
+    #: How often its answer was begun; 0 for a question.
+    attempts: int = 0
 
 
 def edit(
@@ -97,7 +99,8 @@ def delete(caller: Caller, session_id: UUID, message_id: UUID) -> Deleted:
             content="", sources=[], is_deleted=True, seq=session.seq, updated_at=Now()
         )
         exchange.changed(change)
-        return Deleted(row=ChatHistory.objects.get(id=row.id), outdated=change.epoch - 1)
+        attempts = Run.objects.filter(message=row).values_list("attempt", flat=True).first() or 0
+        return Deleted(row=ChatHistory.objects.get(id=row.id), outdated=change.epoch - 1, attempts=attempts)
 
 
 def _still_running() -> Conflict:

@@ -120,6 +120,9 @@ class Runner:
         if done.outdated is not None:
             await self._hub.publish(session_id, wire.row_of(done.row))
             self._own(exchange.forget(session_id, epoch=done.outdated), "chain-forget")
+            if done.attempts:
+                # A store that is away leaves it to its expiry.
+                self._own(streams.forget(done.row.id, done.attempts), "chain-forget-text")
         return done.row
 
     async def _accepting(self, commit: Callable[..., Accepted]) -> Accepted:

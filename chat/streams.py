@@ -323,6 +323,14 @@ async def read_all(message_id: UUID, attempt: int) -> str | None:
     return whole(data[1:]).decode()
 
 
+async def forget(message_id: UUID, attempts: int) -> None:
+    """Drop what is kept of an answer that has ended, all `attempts` of it. Raises StoreUnavailable: it expires."""
+    numbers = range(1, attempts + 1)
+    keys = [key(message_id, number) for number in numbers for key in (buffer_key, extras_key)]
+    async with redis.guarded() as client, asyncio.timeout(config().redis.timeout):
+        await client.unlink(*keys)
+
+
 async def read_extras(message_id: UUID, attempt: int) -> list[str]:
     """The frames of an answer's steps and sources so far. Raises StoreUnavailable."""
     async with redis.guarded() as client, asyncio.timeout(config().redis.timeout):
