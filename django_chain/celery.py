@@ -2,10 +2,14 @@
 
 import logging.config
 import os
+import signal
+import sys
+from typing import Any
 
+from billiard.util import set_pdeathsig
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import setup_logging
+from celery.signals import beat_embedded_init, celeryd_init, setup_logging, worker_process_init
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
@@ -22,7 +26,23 @@ def _log_as_everywhere(**_: object) -> None:
     logging.config.dictConfig(settings.LOGGING)
 
 
+@celeryd_init.connect
+def _be_patient(conf: Any, **_: object) -> None:
+    """A worker lives of the broker and waits for it; its reads last a second even when there is nothing to do."""
+    conf.broker_transport_options = {"socket_connect_timeout": 5, "socket_timeout": 15}
+
+
+@worker_process_init.connect
+@beat_embedded_init.connect
+def _end_with_the_worker(**_: object) -> None:
+    """A worker that is killed leaves no process of its own behind, which nobody could tell to stop."""
+    if sys.platform == "linux":
+        set_pdeathsig(signal.SIGKILL)
+
+
 app = Celery("django_chain")
+# In every thread: Celery's "current" application is this thread's only.
+app.set_default()
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
     broker_url=celery_url(settings.CELERY_BROKER_URL),
@@ -34,7 +54,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_time_limit=600,
     # A request that tells of work doesn't wait for a broker that is away.
-    broker_transport_options={"socket_connect_timeout": 1, "socket_timeout": 5},
+    broker_transport_options={"socket_connect_timeout": 1, "socket_timeout": 1, "max_retries": 0},
     broker_connection_timeout=1,
     result_expires=3600,
     beat_schedule={
@@ -48,6 +68,17 @@ app.conf.update(
             "task": "llm.tasks.prune_budget_counters",
             "schedule": crontab(minute="41"),
         },
+        # What waited in a broker that was away for long would come all at once: only the newest of these counts.
+        "sweep-ingest-jobs": {
+            "task": "vectorstore.tasks.sweep_ingest_jobs",
+            "schedule": 10.0,
+            "options": {"expires": 10},
+        },
+        "prune-cached-embeddings": {
+            "task": "vectorstore.tasks.prune_cached_embeddings",
+            "schedule": crontab(minute="23"),
+        },
+        "sweep-memory-jobs": {"task": "memory.tasks.sweep_memory_jobs", "schedule": crontab()},
         "prune-semantic-answers": {
             "task": "vectorstore.tasks.prune_semantic_answers",
             "schedule": crontab(minute="5-59/10"),

@@ -149,6 +149,12 @@ class VectorStore(Section, frozen=True):
     chunk_size: Count = 700
     chunk_overlap: Annotated[int, Meta(ge=0)] = 80
     max_document_bytes: Count = 10_485_760
+    #: A worker's claim on a document, and how often one is tried when what it needs is away.
+    ingest_lease: Seconds = 30.0
+    ingest_attempts: Count = 5
+    #: Vectors that are kept so that the same text is not embedded again: for how long unused, and how many a workspace.
+    embedding_cache_days: Count = 30
+    embedding_cache_rows: Count = 200_000
     #: Characters of a document's text; more are refused.
     max_text_chars: Count = 5_000_000
     #: A parser's process: its time in seconds, its memory, and how many of them a process of ours runs at once.

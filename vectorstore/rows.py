@@ -5,13 +5,15 @@ vectors and kept answers are gone with the commit.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.contrib.postgres.search import SearchVector
+from django.db import connection
 from django.db.models import Q, Value
 from django.db.models.functions import Now
 
+from kernel.errors import Unavailable
 from llm.models import CachedAnswer
 from vectorstore.models import (
     Chunk,
@@ -91,10 +93,17 @@ def _copy_of(row: Any, source: str) -> Ingested:
     return Ingested(source=source, outcome="skipped", document_id=row.id, reason=f"same content as {row.source}")
 
 
+class StaleSets(Unavailable):
+    """The collection's vectors were made anew meanwhile: what was drafted lacks some, and is drafted again."""
+
+    code = "collection_changed"
+    default_message = "The collection is being changed; try again."
+
+
 def replace(scope: Scope, into: CollectionInfo, draft: Draft) -> Ingested:
     """Put the document in the place of what its source had before: all of it, or nothing.
 
-    A draft without pieces has no text: nothing takes its place.
+    A draft without pieces has no text: nothing takes its place. Raises StaleSets.
     """
     source = draft.document.source
     if not draft.pieces:
@@ -102,32 +111,54 @@ def replace(scope: Scope, into: CollectionInfo, draft: Draft) -> Ingested:
             scope, scope.documents.filter(collection_id=into.id, source=source).values_list("id", flat=True)
         )
         return Ingested(source=source, outcome="skipped", reason="it has no text")
-    values: dict[str, Any] = {
-        "title": draft.title,
-        "content_hash": draft.content_hash,
-        "metadata": draft.document.metadata,
-        "text": draft.document.text,
-        "markdown": draft.document.markdown,
-        "size": len(draft.document.text.encode()),
-        "chunk_count": len(draft.pieces),
-        "indexed_at": Now(),
-        "state": DocumentState.READY,
-        "reason": "",
-        "error_code": "",
-    }
     # Locked, so that two workers on one document write it one after the other.
     row, added = Document.objects.select_for_update().get_or_create(
-        workspace_id=scope.workspace_id, collection_id=into.id, source=source, defaults=values
+        workspace_id=scope.workspace_id, collection_id=into.id, source=source, defaults={"title": draft.title}
     )
     if not added and row.content_hash == draft.content_hash:
         return Ingested(source=row.source, outcome="unchanged", document_id=row.id)
-    if not added:
+    return write(into, row, draft)
+
+
+def write(into: CollectionInfo, row: Document, draft: Draft) -> Ingested:
+    """Write the pieces in the place of what the locked document had. Raises StaleSets."""
+    _check_sets(into)
+    if row.chunk_count:
         _remove_chunks([row.id])
-        Document.objects.filter(id=row.id).update(**values, updated_at=Now())
-    _add_chunks(into, row.id, draft)
-    return Ingested(
-        source=row.source, outcome="added" if added else "updated", document_id=row.id, chunks=len(draft.pieces)
+    given = draft.document
+    Document.objects.filter(id=row.id).update(
+        title=draft.title,
+        content_hash=draft.content_hash,
+        upload_hash=given.upload_hash,
+        metadata=given.metadata,
+        text=given.text,
+        markdown=given.markdown,
+        content_type=given.content_type,
+        size=len(given.text.encode()) if given.size is None else given.size,
+        chunk_count=len(draft.pieces),
+        dated_at=given.dated_at,
+        indexed_at=Now(),
+        state=DocumentState.READY,
+        done=len(draft.pieces),
+        total=len(draft.pieces),
+        reason="",
+        error_code="",
+        updated_at=Now(),
     )
+    _add_chunks(into, row.id, draft)
+    Garbage.objects.filter(id__in=draft.left_over).delete()
+    outcome: Literal["added", "updated"] = "updated" if row.chunk_count else "added"
+    return Ingested(source=row.source, outcome=outcome, document_id=row.id, chunks=len(draft.pieces))
+
+
+def _check_sets(into: CollectionInfo) -> None:
+    """Hold the collection's sets as they were when the draft was made: who changes them locks the collection's row."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM vectorstore_collection WHERE id = %s FOR KEY SHARE", [into.id])
+    now = VectorSet.objects.filter(collection_id=into.id).exclude(state=SetState.RETIRED)
+    drafted = {each.id for each in (into.active, into.building) if each is not None}
+    if set(now.values_list("id", flat=True)) != drafted:
+        raise StaleSets
 
 
 def delete_documents(scope: Scope, ids: Iterable[UUID]) -> int:
@@ -143,8 +174,9 @@ def _remove_chunks(document_ids: Sequence[UUID]) -> None:
     """Remove the chunks of these documents, their vectors, and the answers that were made from them."""
     outside = VectorSet.objects.filter(collection__documents__in=document_ids).exclude(backend=BESIDE).distinct()
     chunks = Chunk.objects.filter(document_id__in=document_ids)
+    # Locked before their vectors go: a set that is being filled may be writing some (reembedding).
+    ids = list(chunks.order_by("id").select_for_update(of=("self",)).values_list("id", flat=True))
     if sets := list(outside):
-        ids = list(chunks.values_list("id", flat=True))
         Garbage.objects.bulk_create(
             Garbage(backend=each.backend, set_id=each.id, chunk_ids=ids, lease_expires_at=Now()) for each in sets
         )
@@ -175,6 +207,7 @@ def _chunk(into: CollectionInfo, document_id: UUID, position: int, piece: Piece)
         workspace_id=into.workspace_id,
         collection_id=into.id,
         document_id=document_id,
+        id=piece.id,
         position=position,
         text=piece.text,
         start=piece.start,

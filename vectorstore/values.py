@@ -16,6 +16,15 @@ class SourceDocument:
     title: str = ""
     markdown: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+    #: Where its pages begin, in characters; empty: it has none.
+    pages: Sequence[int] = ()
+    #: The content's own date.
+    dated_at: datetime | None = None
+    content_type: str = ""
+    #: Of the file, in bytes; None: of the text.
+    size: int | None = None
+    #: SHA-256 of the file's bytes; empty: it was given as text.
+    upload_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,6 @@ class Entry:
     """A chunk's vector on its way into a backend, with what filters ask for."""
 
     chunk_id: UUID
-    document_id: UUID
     vector: list[float]
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -76,8 +84,9 @@ class CollectionInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A passage with its vectors, one for each set; `metadata` holds the headings that lead to it."""
+    """A passage with its vectors, one for each set; `metadata` holds the headings that lead to it, and its page."""
 
+    id: UUID
     text: str
     start: int
     end: int
@@ -96,6 +105,8 @@ class Draft:
     title: str
     content_hash: str
     pieces: list[Piece]
+    #: Rows of Garbage that stand for vectors outside PostgreSQL until the pieces are written.
+    left_over: list[UUID] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

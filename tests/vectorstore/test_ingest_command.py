@@ -64,13 +64,13 @@ def test_a_picture_in_a_folder_is_skipped_and_a_named_one_is_a_failure(user, her
     (here / "docs" / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     out, err = ingest("docs")
     assert out == "2 added, 1 skipped"
-    assert err == "skipped: docs/logo.png is a PNG picture; only text and Markdown can be indexed."
+    assert err == "skipped: docs/logo.png is a PNG picture; text, Markdown, HTML, PDF, DOCX, CSV, JSON and e-mail can be indexed."
     with pytest.raises(CommandError, match="1 of 1 files could not be indexed"):
         ingest("docs/logo.png")
 
 
 def test_one_bad_file_does_not_keep_the_others_out(user, here):
-    (here / "docs" / "0.txt").write_bytes(b"caf\xe9")
+    (here / "docs" / "0.pdf").write_bytes(b"%PDF-1.7 broken")
     with pytest.raises(CommandError, match="1 of 3 files"):
         ingest("docs")
     assert sources() == ["docs/a.md", "docs/deep/b.txt"]

@@ -1,5 +1,6 @@
 """`manage.py ingest PATH…`: index files, folders and globs in a workspace."""
 
+import asyncio
 import glob
 import os
 from argparse import ArgumentParser
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
@@ -21,9 +21,14 @@ from kernel import database
 from kernel.conf import config as settings
 from kernel.errors import ChainError
 from kernel.text import storable
-from vectorstore import files
-from vectorstore.errors import NotText
+from llm.tasks import run_async
+from vectorstore import files, ingestion
+from vectorstore.errors import NotText, UnsupportedType
 from vectorstore.manager import VectorStoreManager
+from vectorstore.parsing import documents as parsing
+
+#: Files in work at once: one is read while another one's passages are embedded.
+_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Found:
 
 
 class Command(BaseCommand):
-    help = "Index text and Markdown files, so that answers can cite them."
+    help = "Index files, so that answers can cite them: text, Markdown, HTML, PDF, Word, CSV, JSON, e-mail."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder (with all below it) or a glob")
@@ -43,6 +48,7 @@ class Command(BaseCommand):
         whose.add_argument("--user", metavar="NAME", help="into this person's own workspace")
         whose.add_argument("--workspace", metavar="ID", help="into this workspace")
         parser.add_argument("--collection", metavar="NAME", help="the collection (default: %(default)s)")
+        parser.add_argument("--queue", action="store_true", help="leave the work to the Celery workers")
         parser.set_defaults(collection=settings().vector_store.default_collection)
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -50,7 +56,7 @@ class Command(BaseCommand):
         # A file may be reached twice, by its folder and by its name.
         unique = {each.path.resolve(): each for each in sorted(found, key=lambda each: each.named)}
         try:
-            outcomes = async_to_sync(self._ingest)(list(unique.values()), options)
+            outcomes = run_async(self._ingest, list(unique.values()), options)
         except ChainError as error:
             raise CommandError(error.message) from error
         self.stdout.write(_summary(outcomes))
@@ -64,29 +70,50 @@ class Command(BaseCommand):
         outcomes: Counter[str] = Counter()
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        at_once = asyncio.Semaphore(_AT_ONCE)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Indexing", total=len(found))
-            for each in found:
-                outcome, reason = await _one(manager, each, options["collection"])
+
+            async def one(each: Found) -> None:
+                async with at_once:
+                    outcome, reason = await _one(manager, each, options)
                 outcomes[outcome] += 1
                 if reason:
                     self.stderr.write(f"{outcome}: {reason}")
                 progress.advance(task)
+
+            async with asyncio.TaskGroup() as group:
+                for each in found:
+                    group.create_task(one(each))
         return outcomes
 
 
-async def _one(manager: VectorStoreManager, found: Found, collection: str) -> tuple[str, str]:
+async def _one(manager: VectorStoreManager, found: Found, options: dict[str, Any]) -> tuple[str, str]:
     """What became of the file, and why if it isn't indexed."""
     source = _source(found.path)
     try:
-        document = files.read(found.path, source=source, max_bytes=settings().vector_store.max_document_bytes)
-        (result,) = await manager.ingest([document], collection=collection)
-    except NotText as error:
+        data = await asyncio.to_thread(
+            files.read_bytes, found.path, source=source, max_bytes=settings().vector_store.max_document_bytes
+        )
+        # Asked before it is taken in: what is no document leaves no trace.
+        parsing.sniff(data, name=source)
+        made = await manager.submit(
+            collection=options["collection"], source=source, content=data, name=source, tell=options["queue"]
+        )
+    except (NotText, UnsupportedType) as error:
         # Folders hold pictures too; only a file that was asked for by name must be a text.
         return ("failed" if found.named else "skipped"), error.message
     except ChainError as error:
         return "failed", error.message if source in error.message else f"{source}: {error.message}"
-    return result.outcome, result.reason and f"{source}: {result.reason}"
+    if made.job_id is None:
+        return ("skipped", f"{source}: {made.reason}") if made.reason else ("unchanged", "")
+    if options["queue"]:
+        return "queued", ""
+    worked = await ingestion.work(made.job_id)
+    if worked.outcome == "taken":
+        return "queued", f"{source} is another worker's"
+    reason = worked.reason if not worked.reason or source in worked.reason else f"{source}: {worked.reason}"
+    return ("queued" if worked.outcome == "waiting" else worked.outcome), reason
 
 
 def _expanded(pattern: str) -> Iterator[Found]:
@@ -144,5 +171,5 @@ def _by_id(text: str) -> Workspace:
 
 
 def _summary(outcomes: Counter[str]) -> str:
-    names = [name for name in ("added", "updated", "unchanged", "skipped", "failed") if outcomes[name]]
+    names = [name for name in ("added", "updated", "unchanged", "queued", "skipped", "failed") if outcomes[name]]
     return ", ".join(f"{outcomes[name]} {name}" for name in names) or "No files found."

@@ -1,0 +1,204 @@
+"""Jobs of documents: taken once, done once, whoever dies on the way."""
+
+import asyncio
+
+import pytest
+from django.db.models.functions import Now
+
+from kernel import database
+from kernel.errors import NotFound
+from llm.errors import ProviderUnavailable
+from llm.registry import embedding_providers
+from tests.vectorstore.conftest import new_workspace
+from vectorstore import claims, ingestion
+from vectorstore.claims import ClaimLost
+from vectorstore.manager import VectorStoreManager
+from vectorstore.models import CachedEmbedding, Chunk, Document, IngestJob
+from vectorstore.scope import Scope
+
+pytestmark = pytest.mark.django_db(transaction=True)
+TEXT = b"# X200\n\n## Warranty\n\nIt lasts 24 months.\n\n## Cleaning\n\nRinse the milk hose."
+
+
+@pytest.fixture
+async def manager():
+    return VectorStoreManager(await new_workspace())
+
+
+async def submit(manager, content=TEXT, source="manual.md", **more):
+    return await manager.submit(source=source, name=source, content=content, tell=False, **more)
+
+
+async def document(of) -> Document:
+    return await database.run(Document.objects.get, id=of.document_id)
+
+
+async def chunks() -> int:
+    return await database.run(Chunk.objects.count)
+
+
+async def expire(job_id) -> None:
+    await database.run(lambda: IngestJob.objects.filter(id=job_id).update(lease_expires_at=Now()))
+
+
+async def test_a_document_is_queued_then_ready_and_found(manager):
+    made = await submit(manager, metadata={"edition": 3})
+    assert (made.outcome, (await document(made)).state) == ("queued", "queued")
+    assert await manager.search("warranty") == []
+    worked = await ingestion.work(made.job_id)
+    row = await document(made)
+    assert (worked.outcome, worked.chunks) == ("added", 2)
+    assert (row.state, row.done, row.total, row.chunk_count, row.title) == ("ready", 2, 2, 2, "X200")
+    assert row.metadata == {"edition": 3, "kind": "markdown"}
+    assert not await database.run(IngestJob.objects.exists)
+    assert "24 months" in (await manager.search("how long is the warranty"))[0].text
+
+
+async def test_the_same_bytes_again_are_no_second_work(manager):
+    made = await submit(manager)
+    again = await submit(manager)
+    assert (again.outcome, again.job_id) == ("in_progress", made.job_id)
+    await ingestion.work(made.job_id)
+    assert (await submit(manager)).outcome == "unchanged"
+    copy = await submit(manager, source="copy.md")
+    assert (copy.outcome, copy.document_id, copy.reason) == ("unchanged", made.document_id, "same content as manual.md")
+    assert await chunks() == 2
+
+
+async def test_a_job_is_worked_on_by_one(manager):
+    made = await submit(manager)
+    outcomes = await asyncio.gather(*(ingestion.work(made.job_id) for _ in range(4)))
+    assert sorted(each.outcome for each in outcomes) == ["added", "taken", "taken", "taken"]
+    assert await chunks() == 2
+
+
+async def test_a_dead_workers_job_is_taken_over_and_its_late_write_loses(manager):
+    made = await submit(manager)
+    dead = await database.run(ingestion._atomic, claims.claim, made.job_id, "dead")
+    assert (await ingestion.work(made.job_id)).outcome == "taken"
+    await expire(made.job_id)
+    assert (await ingestion.work(made.job_id)).outcome == "added"
+    with pytest.raises(ClaimLost):
+        await database.run(ingestion._atomic, claims.fail, dead, ProviderUnavailable(), again=False)
+    assert (await document(made)).state == "ready"
+    assert await chunks() == 2
+
+
+async def test_new_bytes_for_an_open_job_win_over_who_works_on_the_old_ones(manager):
+    made = await submit(manager)
+    old = await database.run(ingestion._atomic, claims.claim, made.job_id, "old")
+    newer = await submit(manager, b"# X300\n\nIt lasts 36 months.")
+    assert (newer.outcome, newer.job_id) == ("queued", made.job_id)
+    with pytest.raises(ClaimLost):
+        await ingestion._kept(old)
+    await ingestion.work(made.job_id)
+    assert [hit.title for hit in await manager.search("months")] == ["X300"]
+
+
+async def test_the_old_version_is_found_until_the_new_one_is_there(manager):
+    await ingestion.work((await submit(manager)).job_id)
+    made = await submit(manager, b"# X200\n\nIt lasts 60 months.")
+    assert "24 months" in (await manager.search("lasts months"))[0].text
+    assert (await ingestion.work(made.job_id)).outcome == "updated"
+    assert "60 months" in (await manager.search("lasts months"))[0].text
+    assert await chunks() == 1
+
+
+async def test_a_file_that_cannot_be_read_fails_with_its_reason_and_keeps_the_old_text(manager):
+    await ingestion.work((await submit(manager)).job_id)
+    made = await submit(manager, b"%PDF-1.7 broken", content_type="application/pdf")
+    worked = await ingestion.work(made.job_id)
+    row = await document(made)
+    assert worked.outcome == row.state == "failed"
+    assert row.error_code == worked.code != ""
+    assert "manual.md" in row.reason
+    assert await chunks() == 2
+    # The very bytes that are indexed, again: all is well.
+    assert (await submit(manager)).outcome == "unchanged"
+    assert (await document(made)).state == "ready"
+
+
+async def test_a_provider_that_is_away_is_asked_again_and_what_was_embedded_is_kept(manager, settings):
+    calls: list[int] = []
+
+    class Failing:
+        away = True
+
+        def embed_documents(self, texts):
+            calls.append(len(texts))
+            if self.away and len(calls) > 1:
+                raise ConnectionError("no route to host")
+            return [[float(len(text)), 1.0, 2.0, 3.0] for text in texts]
+
+    embedding_providers.add("failing", lambda config: Failing())
+    try:
+        chain = settings.DJANGO_CHAIN
+        settings.DJANGO_CHAIN = chain | {
+            "EMBEDDINGS": {"PROVIDER": "failing", "MODEL": "m", "DIMENSION": 4, "BATCH_SIZE": 1000}
+        }
+        text = "\n\n".join(f"# Section {n}\n\nabout {n}" for n in range(300)).encode()
+        made = await submit(manager, text)
+        assert (await ingestion.work(made.job_id)).outcome == "waiting"
+        row = await document(made)
+        assert (row.state, await chunks()) == ("queued", 0)
+        assert (await ingestion.work(made.job_id)).outcome == "taken"
+        await expire(made.job_id)
+        Failing.away = False
+        assert (await ingestion.work(made.job_id)).outcome == "added"
+        # The first batch was kept: only the second one was asked for again.
+        assert calls == [256, 44, 44]
+        assert await chunks() == 300
+        assert await database.run(CachedEmbedding.objects.count) == 300
+    finally:
+        embedding_providers.remove("failing")
+
+
+async def test_after_so_many_tries_it_has_failed_and_can_be_tried_again(manager, settings, monkeypatch):
+    settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"VECTOR_STORE": {"INGEST_ATTEMPTS": 2}}
+    made = await submit(manager)
+
+    async def away(ours):
+        raise ProviderUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingestion, "_index", away)
+        assert (await ingestion.work(made.job_id)).outcome == "waiting"
+        await expire(made.job_id)
+        assert (await ingestion.work(made.job_id)).outcome == "failed"
+    assert (await document(made)).error_code == "provider_unavailable"
+    stranger = VectorStoreManager(await new_workspace())
+    with pytest.raises(NotFound):
+        await stranger.retry(made.document_id)
+    again = await manager.retry(made.document_id)
+    assert (await ingestion.work(again.job_id)).outcome == "added"
+
+
+async def test_a_document_deleted_meanwhile_stays_deleted(manager):
+    made = await submit(manager)
+    ours = await database.run(ingestion._atomic, claims.claim, made.job_id, "me")
+    assert await manager.delete(made.document_id)
+    with pytest.raises(ClaimLost):
+        await ingestion._kept(ours)
+    assert await database.run(Document.objects.count) == 0
+    assert await chunks() == 0
+
+
+async def test_a_sweep_finds_what_no_broker_knows_of(manager):
+    made = await submit(manager)
+    assert await database.run(claims.overdue) == [made.job_id]
+    assert await database.run(claims.overdue) == []
+    await database.run(ingestion._atomic, claims.claim, made.job_id, "dies")
+    assert await database.run(claims.overdue) == []
+    await expire(made.job_id)
+    # Told before the lease that ran out: told again.
+    assert await database.run(claims.overdue) == [made.job_id]
+
+
+async def test_vectors_are_not_shared_between_workspaces(manager):
+    await ingestion.work((await submit(manager)).job_id)
+    other = VectorStoreManager(await new_workspace())
+    await ingestion.work((await submit(other)).job_id)
+    owners = await database.run(lambda: set(CachedEmbedding.objects.values_list("workspace_id", flat=True)))
+    assert len(owners) == 2
+    seen = await Scope(next(iter(owners))).run(lambda scope: CachedEmbedding.objects.count())
+    assert seen == 2

@@ -1,0 +1,235 @@
+"""Jobs of documents as rows: who works on one, and what became of it. Units of database work.
+
+Lock order: the document's row, then its job. A claim is a lease by the database's clock with a number that grows, the
+fence: whoever was given a lower one writes nothing any more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from kernel.conf import config
+from kernel.errors import ChainError, NotFound
+from vectorstore import rows
+from vectorstore.models import Collection, Document, DocumentState, IngestJob
+from vectorstore.scope import Scope
+from vectorstore.values import CollectionInfo, Draft, Ingested
+
+#: Seconds before another try, doubled with each.
+_FIRST_WAIT = 2.0
+_LONGEST_WAIT = 300.0
+#: A job that nobody took is told again after so long.
+_TOLD_AGAIN = timedelta(seconds=60)
+_SWEPT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What became of an upload. `job_id` None: there is nothing to do."""
+
+    document_id: UUID
+    outcome: Literal["queued", "unchanged", "in_progress"]
+    job_id: UUID | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A job that is ours until its lease runs out."""
+
+    job_id: UUID
+    fence: int
+    attempts: int
+    workspace_id: UUID
+    document_id: UUID
+    source: str
+    into: CollectionInfo
+    content: bytes | None
+    url: str
+    name: str
+    content_type: str
+    upload_hash: str
+    title: str
+    metadata: dict[str, Any]
+
+
+class ClaimLost(Exception):
+    """Another worker has the job, or it is over: this one may not write."""
+
+
+def submit(
+    scope: Scope,
+    into: CollectionInfo,
+    *,
+    source: str,
+    content: bytes | None = None,
+    url: str = "",
+    name: str = "",
+    content_type: str = "",
+    title: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    requested_by: int | None = None,
+) -> Submitted:
+    """Take a document in: its row and its job. The same bytes again are no second job.
+
+    A job that is open for other bytes gets these, and who works on the others writes nothing.
+    """
+    upload_hash = sha256(content).hexdigest() if content is not None else ""
+    known = Document.objects.filter(workspace_id=scope.workspace_id, collection_id=into.id)
+    twin = known.filter(upload_hash=upload_hash).exclude(source=source).first() if upload_hash else None
+    if twin is not None and not known.filter(source=source).exists():
+        return Submitted(document_id=twin.id, outcome="unchanged", reason=f"same content as {twin.source}")
+    document, _ = known.select_for_update().get_or_create(
+        workspace_id=scope.workspace_id,
+        collection_id=into.id,
+        source=source,
+        defaults={"title": (title or name or source)[:500], "content_type": content_type[:200]},
+    )
+    job = IngestJob.objects.select_for_update().filter(document=document).first()
+    if content is not None and job is not None and job.open and job.upload_hash == upload_hash:
+        return Submitted(document_id=document.id, outcome="in_progress", job_id=job.id)
+    if content is not None and document.upload_hash == upload_hash and document.chunk_count:
+        _settled(document, job)
+        return Submitted(document_id=document.id, outcome="unchanged")
+    job = job or IngestJob(workspace_id=scope.workspace_id, document=document)
+    job.content, job.url, job.upload_hash = content, url, upload_hash
+    job.name, job.content_type = name[:1000], content_type[:200]
+    job.title, job.metadata = title[:500], dict(metadata or {})
+    job.requested_by_id = requested_by
+    _open(job)
+    _show(document.id, state=DocumentState.QUEUED)
+    return Submitted(document_id=document.id, outcome="queued", job_id=job.id)
+
+
+def _settled(document: Document, job: IngestJob | None) -> None:
+    """What was uploaded is what is found: a job for something else is pointless."""
+    if job is not None:
+        job.delete()
+    if document.state != DocumentState.READY:
+        _show(document.id, state=DocumentState.READY, done=document.chunk_count, total=document.chunk_count)
+
+
+def retry(scope: Scope, document_id: UUID) -> Submitted:
+    """Try a failed document again. Raises NotFound for one that has not failed."""
+    document = scope.documents.select_for_update(of=("self",)).filter(id=document_id).first()
+    job = IngestJob.objects.select_for_update().filter(document=document, open=False).first() if document else None
+    if job is None:
+        raise NotFound("There is no document of this id that failed.")
+    _open(job)
+    _show(document_id, state=DocumentState.QUEUED)
+    return Submitted(document_id=document_id, outcome="queued", job_id=job.id)
+
+
+def _open(job: IngestJob) -> None:
+    job.fence, job.attempts, job.open, job.owner = job.fence + 1, 0, True, ""
+    job.lease_expires_at, job.sent_at = Now(), None  # type: ignore[assignment]  # the database's clock
+    job.save()
+
+
+def claim(job_id: UUID, owner: str) -> Claim | None:
+    """Take a job that is free; None if there is none of that id, or somebody has it."""
+    document_id = IngestJob.objects.filter(id=job_id).values_list("document_id", flat=True).first()
+    document = Document.objects.defer("text").select_for_update(skip_locked=True).filter(id=document_id).first()
+    if document is None:
+        return None
+    free = IngestJob.objects.filter(id=job_id, open=True, lease_expires_at__lte=Now())
+    job = free.select_for_update(skip_locked=True).first()
+    if job is None:
+        return None
+    job.fence, job.attempts, job.owner = job.fence + 1, job.attempts + 1, owner
+    job.lease_expires_at = Now() + _lease()  # type: ignore[assignment]  # the database's clock
+    job.save(update_fields=["fence", "attempts", "owner", "lease_expires_at", "updated_at"])
+    _show(document.id, state=DocumentState.PARSING)
+    return Claim(
+        job_id=job.id,
+        fence=job.fence,
+        attempts=job.attempts,
+        workspace_id=document.workspace_id,
+        document_id=document.id,
+        source=document.source,
+        into=rows.info(Collection.objects.get(id=document.collection_id)),
+        content=None if job.content is None else bytes(job.content),
+        url=job.url,
+        name=job.name or document.source,
+        content_type=job.content_type,
+        upload_hash=job.upload_hash,
+        title=job.title,
+        metadata=job.metadata,
+    )
+
+
+def renew(ours: Claim) -> None:
+    """Keep the claim for another lease. Raises ClaimLost."""
+    if not _held(ours).update(lease_expires_at=Now() + _lease()):
+        raise ClaimLost
+
+
+def show(ours: Claim, *, done: int, total: int) -> None:
+    """Tell how far the embedding has come; keeps the claim. Raises ClaimLost."""
+    renew(ours)
+    _show(ours.document_id, state=DocumentState.EMBEDDING, done=done, total=total)
+
+
+def finish(scope: Scope, ours: Claim, draft: Draft) -> Ingested:
+    """Write the document and end its job. Raises ClaimLost, and rows.StaleSets."""
+    row = _locked(ours)
+    made = rows.write(ours.into, row, draft)
+    IngestJob.objects.filter(id=ours.job_id).delete()
+    return made
+
+
+def fail(ours: Claim, error: ChainError, *, again: bool) -> bool:
+    """Write that it failed: for good, or until another try; whether it is tried `again`. Raises ClaimLost."""
+    _locked(ours)
+    again = again and ours.attempts < config().vector_store.ingest_attempts
+    if again:
+        wait = timedelta(seconds=min(_FIRST_WAIT * 2 ** (ours.attempts - 1), _LONGEST_WAIT))
+        _held(ours).update(lease_expires_at=Now() + wait, owner="", sent_at=None)
+        _show(ours.document_id, state=DocumentState.QUEUED, reason=error.message)
+    else:
+        _held(ours).update(open=False, owner="")
+        _show(ours.document_id, state=DocumentState.FAILED, error_code=error.code, reason=error.message)
+    return again
+
+
+def overdue() -> list[UUID]:
+    """Open jobs that nobody works on and no broker was told of lately; from now on one was."""
+    told_long_ago = Q(sent_at=None) | Q(sent_at__lt=Now() - _TOLD_AGAIN) | Q(sent_at__lt=F("lease_expires_at"))
+    waiting = IngestJob.objects.filter(told_long_ago, open=True, lease_expires_at__lte=Now())
+    found = list(waiting.order_by("lease_expires_at").values_list("id", flat=True)[:_SWEPT])
+    told(*found)
+    return found
+
+
+def told(*job_ids: UUID) -> None:
+    """A broker knows of these jobs."""
+    IngestJob.objects.filter(id__in=job_ids).update(sent_at=Now())
+
+
+def _lease() -> timedelta:
+    return timedelta(seconds=config().vector_store.ingest_lease)
+
+
+def _held(ours: Claim) -> Any:
+    return IngestJob.objects.filter(id=ours.job_id, fence=ours.fence, open=True)
+
+
+def _locked(ours: Claim) -> Document:
+    row = Document.objects.defer("text").select_for_update().filter(id=ours.document_id).first()
+    if row is None or not _held(ours).select_for_update().exists():
+        raise ClaimLost
+    return row
+
+
+def _show(
+    document_id: UUID, *, state: DocumentState, done: int = 0, total: int = 0, error_code: str = "", reason: str = ""
+) -> None:
+    Document.objects.filter(id=document_id).update(
+        state=state, done=done, total=total, error_code=error_code, reason=reason[:500], updated_at=Now()
+    )

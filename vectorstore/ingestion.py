@@ -1,0 +1,159 @@
+"""Working on a document: fetch, parse, cut, embed, and put it in the place of what was there.
+
+A job is a row (vectorstore.claims). Whoever is told of one, by a broker, a sweep or a command, claims it, and works on
+it while its lease is renewed. A worker that dies leaves the row; the next one begins anew and finds most vectors made.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from django.db import transaction
+
+from kernel import database
+from kernel.conf import config
+from kernel.errors import Busy, ChainError, Unavailable
+from kernel.text import storable
+from llm.embeddings.embedder import Embedder, embedder_of
+from vectorstore import claims, drafting, fetching
+from vectorstore.claims import Claim, ClaimLost
+from vectorstore.errors import EmbeddingMismatch, NoText
+from vectorstore.parsing import documents as parsing
+from vectorstore.scope import Scope
+from vectorstore.values import CollectionInfo, Ingested, SetInfo, SourceDocument
+
+logger = logging.getLogger(__name__)
+
+#: Failures that may be over with the next try.
+_PASSING = (Unavailable, Busy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """What became of a job. `taken`: somebody else has it, or it is over; `waiting`: it will be tried again."""
+
+    outcome: Literal["added", "updated", "failed", "waiting", "taken"]
+    document_id: UUID | None = None
+    chunks: int = 0
+    code: str = ""
+    reason: str = ""
+
+
+async def work(job_id: UUID) -> Worked:
+    """Do a job to its end, if it is free. Raises DatabaseUnavailable; the job then waits for its next worker."""
+    ours = await database.run(_atomic, claims.claim, job_id, f"ingest-{uuid4().hex[:12]}")
+    if ours is None:
+        return Worked(outcome="taken")
+    try:
+        made = await _kept(ours)
+    except ClaimLost:
+        return Worked(outcome="taken", document_id=ours.document_id)
+    except ChainError as error:
+        return await _failed(ours, error, again=isinstance(error, _PASSING))
+    except Exception:
+        # A bug of ours or of a library: what it says may quote the document.
+        logger.exception("action=ingest_failed job=%s document=%s", ours.job_id, ours.document_id)
+        return await _failed(ours, ChainError("The document could not be indexed.", code="internal"), again=True)
+    return Worked(
+        outcome="updated" if made.outcome == "updated" else "added", document_id=ours.document_id, chunks=made.chunks
+    )
+
+
+async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
+    try:
+        waiting = await database.run(_atomic, claims.fail, ours, error, again=again)
+    except ClaimLost:
+        return Worked(outcome="taken", document_id=ours.document_id)
+    return Worked(
+        outcome="waiting" if waiting else "failed",
+        document_id=ours.document_id,
+        code=error.code,
+        reason=error.message,
+    )
+
+
+async def _kept(ours: Claim) -> Ingested:
+    """Index, with the claim renewed beside it. The first of the two that fails ends both."""
+    indexing = asyncio.ensure_future(_index(ours))
+    renewing = asyncio.ensure_future(_renewed(ours))
+    try:
+        await asyncio.wait((indexing, renewing), return_when=asyncio.FIRST_COMPLETED)
+        if not indexing.done():
+            renewing.result()
+        return await indexing
+    finally:
+        for each in (indexing, renewing):
+            each.cancel()
+        await asyncio.gather(indexing, renewing, return_exceptions=True)
+
+
+async def _renewed(ours: Claim) -> None:
+    while True:
+        await asyncio.sleep(config().vector_store.ingest_lease / 3)
+        await database.run(claims.renew, ours)
+
+
+async def _index(ours: Claim) -> Ingested:
+    scope = Scope(ours.workspace_id)
+    document = await _read(ours)
+
+    async def progress(done: int, total: int) -> None:
+        await database.run(claims.show, ours, done=done, total=total)
+
+    made = await drafting.draft(scope, ours.into, document, embedder_of=embedder_for, progress=progress)
+    if not made.pieces:
+        raise NoText(f"{parsing.shown(ours.name)} has no text to index.")
+    return await scope.run(claims.finish, ours, made)
+
+
+async def _read(ours: Claim) -> SourceDocument:
+    """The document's text, out of what was uploaded or of what stands at its URL."""
+    data, name, content_type = ours.content, ours.name, ours.content_type
+    if data is None:
+        found = await fetching.fetch(ours.url, max_bytes=config().vector_store.max_document_bytes)
+        data, name, content_type = found.data, found.name, found.content_type
+    parsed = await parsing.parse(data, name=name, content_type=content_type)
+    pages = parsed.metadata.get("pages") or ()
+    metadata = {key: value for key, value in parsed.metadata.items() if key != "pages"} | ours.metadata
+    return SourceDocument(
+        source=ours.source,
+        text=storable(parsed.text),
+        title=storable(ours.title or parsed.title),
+        markdown=parsed.markdown,
+        metadata=metadata,
+        pages=tuple(pages),
+        dated_at=_date(metadata.get("date")),
+        content_type=content_type[:200],
+        size=len(data),
+        upload_hash=sha256(data).hexdigest(),
+    )
+
+
+def _date(value: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def embedder_for(into: CollectionInfo, vectors: SetInfo) -> Embedder:
+    """The embedding model of a set. Raises EmbeddingMismatch if the settings don't name it."""
+    found = embedder_of(vectors.space.model, vectors.space.dimension)
+    if found is None:
+        raise EmbeddingMismatch(
+            f"The collection {into.name!r} holds vectors of {vectors.space.model} ({vectors.space.dimension}"
+            " dimensions), which the settings don't name. Set EMBEDDINGS back, add the model to EMBEDDINGS['MODELS'],"
+            " or use another collection."
+        )
+    return found
+
+
+def _atomic(unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with transaction.atomic():
+        return unit(*args, **kwargs)
