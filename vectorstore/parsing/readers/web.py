@@ -5,6 +5,7 @@ import re
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from vectorstore.parsing.decoding import decoded
+from vectorstore.parsing.readers import nesting
 from vectorstore.parsing.readers.output import Output, one_line, plain
 from vectorstore.parsing.values import Parsed
 
@@ -21,7 +22,6 @@ _LEFT_OUT = {
     *("script", "style", "noscript", "template", "head", "nav", "svg", "math", "iframe", "object", "embed", "canvas"),
     *("audio", "video", "select", "datalist", "button", "textarea", "-comment", "dialog"),
 }
-_NODES = 2_000_000
 
 
 def read(data: bytes, *, declared: str, most_chars: int) -> Parsed:
@@ -33,6 +33,7 @@ def read(data: bytes, *, declared: str, most_chars: int) -> Parsed:
 
 def page(text: str, output: Output) -> Parsed:
     """As `read`, for a page that is text already."""
+    nesting.check(text)
     document = LexborHTMLParser(text)
     named = document.css_first("title")
     whole = document.body
