@@ -13,7 +13,14 @@ class MemoryConfig(AppConfig):
         memories.add("buffer", "memory.kinds:create_buffer")
         memories.add("buffer_window", "memory.kinds:create_buffer_window")
         memories.add("token_window", "memory.kinds:create_token_window")
+        memories.add("summary", "memory.kinds:create_summary")
+        memories.add("summary_buffer", "memory.kinds:create_summary_buffer")
+        memories.add("recall", "memory.kinds:create_recall")
         memory_stores.add("inmemory", "memory.stores.inmemory:create")
         memory_stores.add("postgres", "memory.stores.postgres:create")
         memory_stores.add("redis", "memory.stores.redis:create")
         workflow_steps.add("memory", "memory.steps:MemoryStep")
+        # It has models, which exist from now on.
+        from memory import derived, exchange  # noqa: PLC0415
+
+        exchange.on_change.append(derived.on_change)

@@ -110,19 +110,18 @@ def open_store(name: str, session_id: UUID, *, leaf: UUID | None = None, epoch: 
 
 def stores_of(definition: Definition | None) -> set[str]:
     """The stores that a workflow's `memory` steps read from."""
-    default = settings().memory.store
-    if definition is None:
-        return {default}
-    return {step.get("store") or default for step in _memory_steps(definition)}
+    return {step.get("store") or settings().memory.store for step in memory_steps(definition)}
 
 
-def _memory_steps(within: object) -> Iterator[Mapping[str, Any]]:
-    """Every `memory` step, also inside steps that hold others."""
-    if isinstance(within, Mapping):
+def memory_steps(within: object) -> Iterator[Mapping[str, Any]]:
+    """Every `memory` step of a definition, also inside steps that hold others; of no definition the default one."""
+    if within is None:
+        yield {"type": "memory"}
+    elif isinstance(within, Mapping):
         if within.get("type") == "memory":
             yield within
         else:
-            yield from _memory_steps(list(within.values()))
+            yield from memory_steps([each for each in within.values() if each is not None])
     elif isinstance(within, Sequence) and not isinstance(within, str):
         for each in within:
-            yield from _memory_steps(each)
+            yield from memory_steps(each)

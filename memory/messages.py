@@ -32,3 +32,13 @@ def parent_of(of: BaseMessage) -> str:
 
 def role_of(of: BaseMessage) -> str:
     return "USER" if of.type == "human" else "ASSISTANT"
+
+
+def spoken(role: str, content: str) -> str:
+    """A message as a line of a text that quotes it."""
+    return f"{'User' if role == 'USER' else 'Assistant'}: {content}"
+
+
+def quoted(text: str) -> str:
+    """Nothing in it can end the place where it is quoted."""
+    return text.replace("</", "<\u200b/")

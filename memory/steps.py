@@ -13,6 +13,7 @@ from llm.steps.base import Step
 from memory.exchange import open_store
 from memory.options import BY_KIND, read
 from memory.protocol import Memory
+from memory.recall import Occasion
 
 
 class MemoryStep(Step):
@@ -23,7 +24,7 @@ class MemoryStep(Step):
     store: str | None = Field(default=None, validate_default=True)
     k: int | None = Field(default=None, ge=1)
     window: int | None = Field(default=None, ge=1)
-    #: What `token_window`, or a registered kind of your own, takes.
+    #: What a kind takes beside that; see memory.options for the built-in ones.
     options: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("kind")
@@ -59,9 +60,20 @@ class MemoryStep(Step):
         if inputs.session_id is not None:
             name = self.store or settings().memory.store
             store = open_store(name, inputs.session_id, leaf=inputs.leaf, epoch=inputs.epoch)
-            state.history = await self._memory().recall(
-                store, question=state.question, before_order=inputs.before_order
-            )
+            memory = self._memory()
+            # Kinds that read rows of their own are told whose.
+            if hasattr(memory, "at"):
+                memory = memory.at(
+                    Occasion(
+                        workspace_id=inputs.workspace_id,
+                        session_id=inputs.session_id,
+                        leaf=inputs.leaf,
+                        epoch=inputs.epoch,
+                        before_order=inputs.before_order,
+                        configuration=state.run.configuration,
+                    )
+                )
+            state.history = await memory.recall(store, question=state.question, before_order=inputs.before_order)
         return
         yield  # makes this an async generator; the step has nothing to show
 

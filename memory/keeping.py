@@ -1,0 +1,129 @@
+"""A session's job done: what a summary lacks is summarised, what recall lacks is embedded.
+
+Runs in a worker, after the answer. Whatever happens to it, the rows say what is still to be done.
+"""
+
+import logging
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from django.apps import apps
+
+from kernel import database
+from kernel.errors import ChainError
+from llm.embeddings.embedder import embedder
+from memory import jobs, options, summaries, vectors
+from memory.jobs import Claim
+from memory.options import SummaryBufferOptions, SummaryOptions
+from memory.summaries import Due, Written
+from memory.summarising import Whose, Writer
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which the rest is left to the next worker: a task is bounded.
+_LONGEST = 300.0
+_KINDS: dict[str, type[SummaryOptions | SummaryBufferOptions]] = {
+    "summary": SummaryOptions,
+    "summary_buffer": SummaryBufferOptions,
+}
+
+
+class _Lost(Exception):
+    """The job is another worker's by now."""
+
+
+class _TimeIsUp(Exception):
+    """There is more to be done than one task may take."""
+
+
+async def work(session_id: UUID) -> None:
+    """Do a session's job, unless it is done or another's. Failures are written down, and tried again later."""
+    until = monotonic() + _LONGEST
+    while True:
+        claim = await database.run(jobs.claim, session_id)
+        if claim is None:
+            return
+        try:
+            await _vectors(claim, until)
+            await _summaries(claim, until)
+        except _Lost:
+            logger.info("action=memory_job_lost session=%s", session_id)
+            return
+        except _TimeIsUp:
+            await database.run(jobs.later, claim)
+            return
+        except ChainError as error:
+            logger.warning("action=memory_job_failed session=%s error=%s", session_id, error.code)
+            await database.run(jobs.failed, claim, error.code, getattr(error, "retry_after", None))
+            return
+        except Exception as error:
+            # Not the error's text: it may quote a message.
+            logger.error("action=memory_job_failed session=%s error=%s", session_id, type(error).__name__)  # noqa: TRY400
+            await database.run(jobs.failed, claim, "internal")
+            raise
+        if not await database.run(jobs.done, claim):
+            logger.info("action=memory_kept session=%s", session_id)
+            return
+
+
+async def _vectors(claim: Claim, until: float) -> None:
+    if not claim.needs.vectors:
+        return
+    model = embedder()
+    while texts := await database.run(vectors.missing, claim.session_id, model.model, model.dimension):
+        made = await model.documents([each.content for each in texts])
+        if not await database.run(vectors.keep, claim, texts, made, model.model):
+            raise _Lost
+        _check(until)
+
+
+async def _summaries(claim: Claim, until: float) -> None:
+    if claim.needs.summary is None:
+        return
+    try:
+        wanted = options.read(_KINDS[claim.needs.kind], claim.needs.summary)
+    except ValueError as error:
+        raise ChainError(str(error), code="misconfigured") from error
+    whose = Whose(
+        workspace_id=claim.workspace_id,
+        session_id=claim.session_id,
+        user_id=await database.run(_user_of, claim.session_id),
+        log_content=claim.needs.log_content,
+    )
+    writer = await Writer.of(whose, wanted)
+    while due := await database.run(summaries.due, claim.session_id, wanted, writer.counter.text):
+        new = await _written(writer, due, wanted)
+        # What was deleted meanwhile is not in it, or it is not kept; then it is made again of what is left.
+        if not await database.run(summaries.keep, claim, new) and not await database.run(jobs.progress, claim):
+            raise _Lost
+        _check(until)
+
+
+async def _written(writer: Writer, due: Due, wanted: SummaryOptions | SummaryBufferOptions) -> Written:
+    notes = due.base.text if due.base is not None else ""
+    taken = fitting = writer.fitting(notes, due.texts)
+    # Whole turns, if one fits.
+    while 0 < taken < len(due.texts) and due.texts[taken][0] != "USER":
+        taken -= 1
+    taken = taken or fitting
+    text, alias = await writer.summarise(notes, due.texts[:taken])
+    return Written(
+        base=due.base.id if due.base is not None else None,
+        ids=[each.id for each in due.said[:taken]],
+        order=due.said[taken - 1].order,
+        text=text,
+        model=alias,
+        prompt_hash=wanted.prompt_hash,
+    )
+
+
+def _user_of(session_id: UUID) -> int | None:
+    sessions: Any = apps.get_model("chat", "ChatSession").objects
+    user_id: int | None = sessions.filter(id=session_id).values_list("user_id", flat=True).first()
+    return user_id
+
+
+def _check(until: float) -> None:
+    if monotonic() > until:
+        raise _TimeIsUp
