@@ -310,6 +310,7 @@ ERROR_CODES = {
     "database_unavailable": "Nothing was saved; send again after `retry_after`.",
     "store_unavailable": "The stream store is away; try again after `retry_after`.",
     "provider_refused": "The model's provider refused the request.",
+    "context_exceeded": "This is too long for the model; shorten the message, or use a model with a larger window.",
     "provider_rate_limited": "The model's provider asks to slow down.",
     "provider_unavailable": "The model's provider can't be reached or failed.",
     "provider_timeout": "The model's provider took too long; what had come is kept.",

@@ -19,7 +19,13 @@ from kernel.redaction import redact_data
 from llm import budgets, counters, signals
 from llm.configuration import Price
 from llm.counters import Spent
-from llm.errors import ProviderMisconfigured, ProviderRateLimited, ProviderRefused, ProviderUnavailable
+from llm.errors import (
+    ProviderContextExceeded,
+    ProviderMisconfigured,
+    ProviderRateLimited,
+    ProviderRefused,
+    ProviderUnavailable,
+)
 from llm.models import CallStatus, InteractionLog
 from llm.usage import NO_USAGE, Usage
 
@@ -34,7 +40,8 @@ _BILLIONTH = Decimal("0.000000001")
 #: Failures that came in the place of an answer: no provider counts anything for them. The log's tokens are an estimate
 #: of what was sent, their cost is 0.
 UNBILLED = frozenset({
-    ProviderMisconfigured.code, ProviderRateLimited.code, ProviderRefused.code, ProviderUnavailable.code,
+    ProviderContextExceeded.code, ProviderMisconfigured.code, ProviderRateLimited.code, ProviderRefused.code,
+    ProviderUnavailable.code,
 })  # fmt: skip
 #: What the columns hold.
 _MOST = Decimal("999999999.999999999")

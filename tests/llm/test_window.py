@@ -622,7 +622,7 @@ class TestKeptAnswers:
         self, provider: ScriptedProvider, scripted_alias: Callable[..., None], person: Person
     ) -> None:
         scripted_alias(TOKENIZER="words")
-        marker = provider.script("cut", limited(300))
+        marker = provider.script("cut", limited(450))
         for _ in range(2):
             state = state_for(person, f"why? {marker}", cache=CacheOptions().model_dump())
             async with aclosing(calls.stream_answer(state, "", prompted(spoken(15), (), state.question))) as stream:
