@@ -73,7 +73,8 @@ def test_one_bad_file_does_not_keep_the_others_out(user, here):
     (here / "docs" / "0.pdf").write_bytes(b"%PDF-1.7 broken")
     with pytest.raises(CommandError, match="1 of 3 files"):
         ingest("docs")
-    assert sources() == ["docs/a.md", "docs/deep/b.txt"]
+    states = dict(Document.objects.values_list("source", "state"))
+    assert states == {"docs/0.pdf": "failed", "docs/a.md": "ready", "docs/deep/b.txt": "ready"}
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/*.md", "docs/*.pdf"])
