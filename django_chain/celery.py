@@ -79,6 +79,8 @@ app.conf.update(
             "schedule": crontab(minute="23"),
         },
         "sweep-memory-jobs": {"task": "memory.tasks.sweep_memory_jobs", "schedule": crontab()},
+        "collect-garbage": {"task": "vectorstore.tasks.collect_garbage", "schedule": crontab()},
+        "tend-reembedding": {"task": "vectorstore.tasks.tend_reembedding", "schedule": crontab()},
         "prune-semantic-answers": {
             "task": "vectorstore.tasks.prune_semantic_answers",
             "schedule": crontab(minute="5-59/10"),

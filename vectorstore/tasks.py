@@ -7,7 +7,7 @@ from celery import shared_task
 from kernel import jobs
 from llm import exact_cache
 from llm.tasks import run_async
-from vectorstore import cached_embeddings, claims, ingestion
+from vectorstore import cached_embeddings, claims, garbage, ingestion, reembedding
 from vectorstore.models import SemanticAnswer
 
 
@@ -34,3 +34,25 @@ def prune_semantic_answers() -> None:
 def prune_cached_embeddings() -> None:
     """Delete vectors that were not used for long, and the longest unused ones of a workspace that has too many."""
     cached_embeddings.prune()
+
+
+@shared_task
+def collect_garbage() -> None:
+    """Remove vectors from backends outside PostgreSQL whose chunks are gone."""
+    run_async(garbage.collect)
+
+
+@shared_task
+def reembed(set_id: str, after: str | None = None) -> None:
+    """Fill a set that is to take another's place, for a while; what is left is a task of its own."""
+    outcome, reached = run_async(reembedding.work, UUID(set_id), UUID(after) if after else None)
+    if outcome == "unfinished":
+        jobs.tell("vectorstore.tasks.reembed", set_id, *([str(reached)] if reached else []))
+
+
+@shared_task
+def tend_reembedding() -> None:
+    """Go on with sets that nobody fills, and remove what was replaced."""
+    reembedding.clear_retired()
+    for set_id in reembedding.overdue():
+        jobs.tell("vectorstore.tasks.reembed", str(set_id))

@@ -25,11 +25,11 @@ _EXACT = 2**53
 
 def kept(entry: Entry) -> dict[str, Any]:
     """What a store keeps with a vector: flat, texts, floats and booleans."""
-    document = {"document_id": str(entry.document_id)}
-    fields = {_PREFIX + name: value for name, value in _flat(entry.metadata)}
+    fields: dict[str, Any] = {_PREFIX + name: value for name, value in _flat(entry.metadata)}
     if len(json.dumps(fields).encode()) > _LARGEST:
-        return document | {_PARTIAL: True}
-    return document | fields
+        return {_PARTIAL: True}
+    # Chroma takes no empty ones.
+    return fields or {_PARTIAL: False}
 
 
 def condition(where: Filter | None) -> dict[str, Any] | None:
