@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 from pgvector.django import CosineDistance
 
+from vectorstore.backends import fitting
 from vectorstore.models import ChunkVector, VectorSet
 from vectorstore.scope import Scope
 from vectorstore.values import Entry, Scored, SetInfo, SetStats
@@ -22,6 +23,7 @@ class PgVector:
         self._scope = Scope(workspace_id)
 
     async def add(self, vectors: SetInfo, entries: Sequence[Entry]) -> None:
+        fitting(vectors, entries)
         await self._scope.run(_add, vectors, entries)
 
     async def remove(self, vectors: SetInfo, chunk_ids: Sequence[UUID]) -> None:
