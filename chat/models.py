@@ -62,6 +62,10 @@ class ChatSession(WorkspaceRow):
     #: How often the past has changed: what was copied of the conversation before that is out of date.
     memory_epoch = models.PositiveIntegerField(default=0, editable=False)
 
+    if TYPE_CHECKING:
+        #: Its workspace's, where a query asks for it beside the row.
+        generation: int | None
+
     objects = ChatSessionQuerySet.as_manager()  # type: ignore[misc]  # narrower than the base's, by design
 
     class Meta:

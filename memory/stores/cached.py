@@ -49,7 +49,9 @@ class CachedStore(ABC):
         await self.drop((await self._where()).epoch)
 
     async def _where(self) -> Place:
-        return self._place or await database.run(place_of, self.session_id)
+        if self._place is not None:
+            return self._place
+        return await database.run(place_of, self.session_id)
 
     @abstractmethod
     async def read(self, epoch: int, limit: int) -> Sequence[Entry] | None:

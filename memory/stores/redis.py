@@ -24,7 +24,7 @@ class RedisStore(CachedStore):
     async def read(self, epoch: int, limit: int) -> Sequence[Entry] | None:
         try:
             async with redis.guarded() as client:
-                items = await client.lrange(self._key(epoch), -(2 * limit + 2), -1)
+                items: Any = await client.lrange(self._key(epoch), -(2 * limit + 2), -1)
         except StoreUnavailable:
             logger.warning("memory: Redis is not available, reading PostgreSQL", extra={"session": self.session_id})
             return None
