@@ -65,10 +65,13 @@ export class ChainClient extends EventTarget {
     this.#state("idle");
   }
 
-  /** Send a text. It is kept, and repeated under the same id, until the server has acknowledged it. */
-  send(text) {
+  /**
+   * Send a text: a new message, or one in place of the message `edits`. It is kept, and repeated under the same id, until
+   * the server has acknowledged it.
+   */
+  send(text, edits = null) {
     const id = newId();
-    const row = { id, client_id: id, local: true, role: "USER", content: text, status: "complete" };
+    const row = { id, client_id: id, local: true, role: "USER", content: text, edits, status: "complete" };
     Object.assign(row, { state: "sending", error: null, tries: 0, created_at: new Date().toISOString() });
     this.store.outgoing.set(id, row);
     this.#keep();
@@ -83,7 +86,7 @@ export class ChainClient extends EventTarget {
     if (!row) return;
     if (row.error?.code === "id_conflict") {
       this.discard(id);
-      this.send(row.content);
+      this.send(row.content, row.edits);
       return;
     }
     Object.assign(row, { state: "sending", error: null, tries: 0 });
@@ -102,6 +105,16 @@ export class ChainClient extends EventTarget {
     const rows = [...this.store.outgoing.values()].filter((row) => row.state === "sending");
     for (const row of rows) Object.assign(row, { state: "failed", error: { code, message } });
     this.#changed(rows.map((row) => row.id));
+  }
+
+  /** Ask for another answer beside this one; false while there is no connection. Errors come as `notice`. */
+  regenerate(messageId) {
+    return this.#now({ type: "message.regenerate", id: newId(), message_id: messageId });
+  }
+
+  /** Empty a message for good; false while there is no connection. Errors come as `notice`. */
+  remove(messageId) {
+    return this.#now({ type: "message.delete", id: newId(), message_id: messageId });
   }
 
   stop(messageId) {
@@ -149,6 +162,10 @@ export class ChainClient extends EventTarget {
     if (this.socket?.readyState !== WebSocket.OPEN) return false;
     this.socket.send(JSON.stringify(frame));
     return true;
+  }
+
+  #now(frame) {
+    return this.status.state === "connected" && this.#command(frame);
   }
 
   #receive(data) {
@@ -244,7 +261,8 @@ export class ChainClient extends EventTarget {
     if (this.status.state !== "connected" || !this.store.outgoing.has(row.id)) return false;
     row.tries += 1;
     this.transmitted.push(row);
-    return this.#command({ type: "message.send", id: row.id, text: row.content });
+    const what = row.edits ? { type: "message.edit", message_id: row.edits } : { type: "message.send" };
+    return this.#command({ ...what, id: row.id, text: row.content });
   }
 
   #lost(code) {
@@ -317,15 +335,15 @@ export class ChainClient extends EventTarget {
     if (!this.storage || !this.sessionId) return;
     const unsent = [...this.store.outgoing.values()].filter((row) => row.state !== "sent");
     const key = `chain.unsent.${this.sessionId}`;
-    if (unsent.length) this.storage.setItem(key, JSON.stringify(unsent.map(({ id, content }) => [id, content])));
+    if (unsent.length) this.storage.setItem(key, JSON.stringify(unsent.map(({ id, content, edits }) => [id, content, edits])));
     else this.storage.removeItem(key);
   }
 
   #recall() {
     const kept = this.storage?.getItem(`chain.unsent.${this.sessionId}`);
-    for (const [id, content] of kept ? JSON.parse(kept) : []) {
+    for (const [id, content, edits = null] of kept ? JSON.parse(kept) : []) {
       if (this.store.outgoing.has(id)) continue;
-      const row = { id, client_id: id, local: true, role: "USER", content, status: "complete" };
+      const row = { id, client_id: id, local: true, role: "USER", content, edits, status: "complete" };
       this.store.outgoing.set(id, Object.assign(row, { state: "sending", error: null, tries: 0 }));
     }
   }

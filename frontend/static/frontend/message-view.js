@@ -4,6 +4,7 @@ import { el, say } from "./dom.js";
 import { MarkdownView } from "./markdown-dom.js";
 import { words } from "./progress.js";
 import { SourcesView } from "./sources.js";
+import { ToolsView } from "./tools.js";
 
 const ENDINGS = {
   stopped: "Stopped.",
@@ -11,6 +12,7 @@ const ENDINGS = {
 };
 
 const FAILURES = {
+  context_exceeded: "This is too long for the model. Ask something shorter.",
   provider_refused: "The model refused to answer this.",
   provider_rate_limited: "The model is busy. Ask again in a moment.",
   provider_unavailable: "The model can't be reached.",
@@ -36,7 +38,7 @@ const FAILURES = {
 };
 
 export class MessageView {
-  /** `actions`: retry(id), discard(id). */
+  /** `actions`: retry(id), discard(id), and those of ToolsView. */
   constructor(row, actions) {
     this.mine = row.role === "USER";
     this.actions = actions;
@@ -50,10 +52,13 @@ export class MessageView {
       this.root.append(this.sources.root);
       this.markdown = new MarkdownView(this.body, { cite: (n) => this.sources.mark(n) });
     }
+    this.tools = new ToolsView({ mine: this.mine, body: this.body, actions });
+    this.root.append(this.tools.root);
   }
 
   update(row, store) {
     this.root.dataset.id = row.id;
+    this.tools.update(row);
     this.root.dataset.status = row.local ? row.state : row.status;
     const text = store.textOf(row);
     if (this.mine) {

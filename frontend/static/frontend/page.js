@@ -35,7 +35,13 @@ class Page {
       list: byId("transcript"),
       latest: byId("latest"),
       empty: byId("empty"),
-      actions: { retry: (id) => this.retry(id), discard: (id) => this.client.discard(id) },
+      actions: {
+        retry: (id) => this.retry(id),
+        discard: (id) => this.client.discard(id),
+        edit: (id, text) => this.edit(id, text),
+        regenerate: (id) => this.now((client) => client.regenerate(id)),
+        remove: (id) => this.now((client) => client.remove(id)),
+      },
       older: (order) => this.older(order),
     });
     this.composer = new Composer({
@@ -105,6 +111,19 @@ class Page {
     if (!this.client.sessionId) this.create(text);
   }
 
+  edit(id, text) {
+    this.alert("");
+    this.client.send(text, id);
+    this.transcript.toLatest();
+    byId("box").focus();
+  }
+
+  /** What is done at once or not at all. The button that was pressed may vanish, so the focus moves on. */
+  now(act) {
+    this.alert(act(this.client) ? "" : "There is no connection right now. Try again in a moment.");
+    byId("box").focus();
+  }
+
   retry(id) {
     this.client.retry(id);
     if (!this.client.sessionId) this.create(this.client.store.get(id)?.content ?? "");
@@ -139,9 +158,16 @@ class Page {
 
   async older(order) {
     const { store, sessionId } = this.client;
-    const page = await this.api.messagesBefore(sessionId, order);
-    store.merge(page.messages);
-    return page.has_more;
+    const [oldest] = store.ordered();
+    let more = true;
+    // Whole pages may be of other branches: go on until this one has grown.
+    for (let before = order; more && store.ordered()[0] === oldest; ) {
+      const page = await this.api.messagesBefore(sessionId, before);
+      store.merge(page.messages);
+      before = page.messages[0]?.order;
+      more = page.has_more && before !== undefined;
+    }
+    return more;
   }
 
   changed({ ids, all }) {

@@ -30,10 +30,19 @@ export class Store {
     this.sorted = null;
   }
 
-  /** Rows in their order, then what was sent from here and is not a row yet. */
+  /** The rows of the active branch, then what was sent from here and is not a row yet. */
   ordered() {
-    this.sorted ??= [...this.messages.values()].filter((row) => !row.deleted).sort((a, b) => a.order - b.order);
+    this.sorted ??= this.#branch().filter((row) => !row.deleted);
     return [...this.sorted, ...this.outgoing.values()];
+  }
+
+  /** The path from the newest message up through the parents, as far as it is known here. */
+  #branch() {
+    let row = null;
+    for (const each of this.messages.values()) if (!row || each.order > row.order) row = each;
+    const path = [];
+    for (; row; row = this.messages.get(row.parent)) path.push(row);
+    return path.reverse();
   }
 
   get(id) {

@@ -145,7 +145,7 @@ export class Transcript {
     if (this.loading || !this.store || !this.views.size || (this.following && this.first === 0 && !this.moreOlder)) return;
     if (this.first === 0) {
       const [oldest] = this.store.ordered();
-      if (!this.moreOlder || oldest.local || oldest.order <= 1) return;
+      if (!this.moreOlder || oldest.local || oldest.parent === null) return;
       await this.#fetch(oldest);
     }
     if (this.first === 0) return;
