@@ -5,7 +5,7 @@ Runs in a worker, after the answer. Whatever happens to it, the rows say what is
 
 import logging
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.apps import apps
@@ -17,7 +17,9 @@ from memory import jobs, options, summaries, vectors
 from memory.jobs import Claim
 from memory.options import SummaryBufferOptions, SummaryOptions
 from memory.summaries import Due, Written
-from memory.summarising import Whose, Writer
+
+if TYPE_CHECKING:
+    from memory.summarising import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,9 @@ async def _vectors(claim: Claim, until: float) -> None:
 async def _summaries(claim: Claim, until: float) -> None:
     if claim.needs.summary is None:
         return
+    # Brings LangChain, which start-up must not; a worker's tasks are imported there.
+    from memory.summarising import Whose, Writer  # noqa: PLC0415
+
     try:
         wanted = options.read(_KINDS[claim.needs.kind], claim.needs.summary)
     except ValueError as error:
@@ -100,7 +105,7 @@ async def _summaries(claim: Claim, until: float) -> None:
         _check(until)
 
 
-async def _written(writer: Writer, due: Due, wanted: SummaryOptions | SummaryBufferOptions) -> Written:
+async def _written(writer: "Writer", due: Due, wanted: SummaryOptions | SummaryBufferOptions) -> Written:
     notes = due.base.text if due.base is not None else ""
     taken = fitting = writer.fitting(notes, due.texts)
     # Whole turns, if one fits.
