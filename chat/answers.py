@@ -4,6 +4,7 @@ the same.
 recall memory → run the session's workflow (retrieve, prompt, model, parse …) → events.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 from chat.turns import Turn
 from kernel.conf import config
 from llm import configuration
+from llm.citations import Marks
 from llm.configuration import Configuration, WorkflowVersion
-from llm.events import Event
+from llm.events import Event, Sources, Text
 from llm.journal import RunJournal
 from llm.state import RunContext, WorkflowInput
 from memory import exchange
+from memory import jobs as memory_jobs
 from memory.exchange import Said
+from memory.jobs import Needs
 
 
 async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -> AsyncGenerator[Event]:
@@ -41,9 +45,24 @@ async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -
         epoch=turn.epoch,
     )
     definition = _definition(workflow) or workflows.DEFAULT_WORKFLOW
+    marks = Marks()
     async with aclosing(workflows.stream(definition, inputs, run=run)) as events:
         async for event in events:
-            yield event
+            if not marks.active:
+                if event.__class__ is Sources:
+                    marks.know(event.hits)
+                yield event
+            elif event.__class__ is Text:
+                if shown := marks.feed(event.text):
+                    yield event if shown is event.text else Text(shown)
+            else:
+                if rest := marks.rest():
+                    yield Text(rest)
+                if event.__class__ is Sources:
+                    marks.know(event.hits)
+                yield event
+        if rest := marks.rest():
+            yield Text(rest)
 
 
 async def remember(turn: Turn, *, status: str, text: str) -> None:
@@ -62,6 +81,20 @@ async def remember(turn: Turn, *, status: str, text: str) -> None:
     ]
     definition = _definition(await _workflow(turn, holding))
     await exchange.remember(turn.session_id, said, definition=definition, epoch=turn.epoch)
+
+
+async def needs(turn: Turn) -> Needs:
+    """What the workflow's memory asks a worker to make after the turn; false if nothing."""
+    holding = await configuration.known(turn.workspace_id, turn.generation)
+    return memory_jobs.needs_of(_definition(await _workflow(turn, holding)))
+
+
+async def tell_worker(turn: Turn) -> None:
+    """There is work for a worker, by the rows of the turn's end; a word that is lost costs some time."""
+    # Celery is loaded by servers that have something to queue.
+    from kernel.jobs import tell  # noqa: PLC0415
+
+    await asyncio.to_thread(tell, memory_jobs.REMEMBER, str(turn.session_id))
 
 
 async def _workflow(turn: Turn, holding: Configuration) -> WorkflowVersion | None:

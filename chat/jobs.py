@@ -12,6 +12,7 @@ from chat.turns import Outcome, TakenOver, Turn
 from kernel.errors import ChainError
 from kernel.text import storable
 from llm import usage
+from llm.citations import cited
 from llm.journal import Ending, RunJournal
 from llm.models import CallStatus
 
@@ -72,7 +73,7 @@ class Job:
             status, code = MessageStatus.FAILED, "internal"
         text = self.stream.text
         log = self.journal.ending(_LOG_STATUS[status], error_category=code, text=text, steps=tuple(self.trace))
-        return Outcome(status=status, text=text, error_code=code, sources=self.sources, log=log)
+        return Outcome(status=status, text=text, error_code=code, sources=cited(text, self.sources), log=log)
 
 
 def settlement(taken: TakenOver, shown: str, *, unknown: bool) -> Outcome:

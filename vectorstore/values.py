@@ -194,16 +194,17 @@ class Hit:
         return page if isinstance(page, int) else None
 
     def as_source(self, n: int) -> dict[str, Any]:
-        """As the `sources` event has it; `n` is the mark that the answer cites it by."""
+        """As the `sources` event has it, with its neighbours; `n` is the mark that the answer cites it by."""
+        whole = self.neighbours or self
         return {
             "id": str(self.id),
             "document_id": str(self.document_id),
             "title": self.title,
             "source": self.source,
-            "text": self.text,
+            "text": whole.text,
             "score": round(self.score, 4),
-            "start": self.start,
-            "end": self.end,
+            "start": whole.start,
+            "end": whole.end,
             "n": n,
         }
 
