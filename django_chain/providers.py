@@ -27,6 +27,7 @@ register_tool = registry.tools.register
 register_middleware = registry.middleware.register
 register_callback_handler = registry.callback_handlers.register
 register_answer_cache = registry.answer_caches.register
+register_reranker = registry.rerankers.register
 register_tokenizer = registry.tokenizers.register
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "register_parser",
     "register_prompt_renderer",
     "register_redaction",
+    "register_reranker",
     "register_tokenizer",
     "register_tool",
     "register_transform",

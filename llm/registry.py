@@ -124,6 +124,8 @@ middleware: Registry[Callable[..., Any]] = Registry("middleware")
 callback_handlers: Registry[Factory] = Registry("callback handler")
 #: What reads files of an extension (".odt"): (data, name) → vectorstore.parsing.values.Parsed.
 document_parsers: Registry[Callable[[bytes, str], Any]] = Registry("document parser")
+#: What puts a search's hits in another order; see vectorstore.ranking.
+rerankers: Registry[Factory] = Registry("reranker")
 #: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
 

@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 
-from llm.registry import answer_caches, embedding_providers, vector_stores, workflow_steps
+from llm.registry import answer_caches, embedding_providers, rerankers, vector_stores, workflow_steps
 
 
 class VectorstoreConfig(AppConfig):
@@ -16,5 +16,6 @@ class VectorstoreConfig(AppConfig):
         vector_stores.add("pgvector", "vectorstore.backends.pgvector:create")
         vector_stores.add("chroma", "vectorstore.backends.chroma:create", extra="chroma")
         vector_stores.add("pinecone", "vectorstore.backends.pinecone:create", extra="pinecone")
+        rerankers.add("lexical", "vectorstore.ranking:create_lexical")
         answer_caches.add("semantic", "vectorstore.answers:create")
         workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

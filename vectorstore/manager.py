@@ -2,27 +2,35 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from django.utils import timezone
+
+from kernel import database, jobs
 from kernel.conf import config as settings
-from kernel.errors import Invalid, TooLarge
+from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder, embedder_of
 from llm.embeddings.embedder import embedder as configured_embedder
-from vectorstore import rows
+from vectorstore import claims, drafting, ranking, rows, searching
 from vectorstore.backends import Backend, backend
+from vectorstore.candidates import Narrowing, none_near
+from vectorstore.claims import Submitted
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
-from vectorstore.values import CollectionInfo, Draft, Hit, Ingested, Piece, Scored, SetInfo, SourceDocument, Space
+from vectorstore.searching import Plan
+from vectorstore.values import CollectionInfo, Hit, Ingested, Scored, SearchRequest, SetInfo, SourceDocument, Space
+
+#: Of a backend outside PostgreSQL, however many of them a filter leaves out.
+_MOST_ASKED = 1000
 
 if TYPE_CHECKING:
     from vectorstore.langchain import ManagerRetriever
 
-MAX_K = 50
 _LONGEST_SOURCE = 1000
-_LONGEST_TITLE = 500
 
 
 class VectorStoreManager:
@@ -82,27 +90,97 @@ class VectorStoreManager:
         into = await self.collection(collection)
         return [await self._ingest(into, document) for document in documents]
 
-    async def search(
-        self, query: str, *, k: int = 4, collection: str | None = None, min_score: float | None = None
-    ) -> list[Hit]:
-        """The `k` nearest passages, nearest first, those below `min_score` left out; none if there is no collection.
+    async def search(self, query: str | SearchRequest, *, must_exist: bool = False, **options: Any) -> list[Hit]:
+        """The hits of a SearchRequest, or of its fields by keyword: at most `k`, best first.
 
-        Raises EmbeddingMismatch, and Invalid unless 1 ≤ k ≤ 50.
+        None if there is no such collection among the reader's; with `must_exist` that is NotFound. Raises Invalid for
+        what can't be asked, EmbeddingMismatch, and what the collection's backend raises.
         """
-        if not 1 <= k <= MAX_K:
-            raise Invalid(f"k must be from 1 to {MAX_K}, not {k}.")
+        request = searching.checked(query, **options)
+        which = searching.narrowing(request)
         # Looked up first: a workspace without documents should not pay a remote provider for each question.
-        found = await self._scope.run(rows.collection, _named(collection))
-        if found is None or not query.strip():
+        named = request.collection or _named(None)
+        found = await self._scope.run(searching.collection, named)
+        if found is None and must_exist:
+            raise NotFound("There is no such collection.")
+        if found is None or not request.query:
             return []
-        vector = await self._embedder(found, found.active).query(storable(query))
-        scored = await self._backend(found.active).search(found.active, vector, k=k)
-        hits = await self._scope.run(_hits, scored)
-        return [hit for hit in hits if min_score is None or hit.score >= min_score]
+        plan = await self._plan(found, request, which)
+        hits = await self._scope.run(searching.find, plan)
+        return await self._finished(plan, hits)
+
+    async def submit(self, *, collection: str | None = None, tell: bool = True, **upload: Any) -> Submitted:
+        """Take in a file's bytes (`content`) or a `url` under its `source`: workers read, cut and embed it.
+
+        Takes what vectorstore.claims.submit takes. Returns with the commit; `tell` a broker of it at once.
+        Raises EmbeddingMismatch, and Invalid or TooLarge for what can't be taken in.
+        """
+        into = await self.collection(collection)
+        upload = {name: storable(value) if isinstance(value, str) else value for name, value in upload.items()}
+        _check_source(upload["source"])
+        content = upload.get("content")
+        most = settings().vector_store.max_document_bytes
+        if content is not None and len(content) > most:
+            raise TooLarge(f"{upload['source']} has more than {most} bytes; raise MAX_DOCUMENT_BYTES or split it.")
+        made = await self._scope.run(claims.submit, into, **upload)
+        if tell:
+            await _tell(made)
+        return made
+
+    async def retry(self, document_id: UUID) -> Submitted:
+        """Try a failed document again. Raises NotFound for one that has not failed, and for another's."""
+        made = await self._scope.run(claims.retry, document_id)
+        await _tell(made)
+        return made
 
     async def delete(self, document_id: UUID) -> bool:
         """Remove a document with its passages; False if the workspace has none of that id."""
         return await self._scope.run(rows.delete_documents, [document_id]) > 0
+
+    async def _plan(self, found: CollectionInfo, request: SearchRequest, which: Narrowing) -> Plan:
+        if request.mode == "text":
+            return Plan(collection=found, request=request, narrowing=which, near=none_near())
+        vector = await self._embedder(found, found.active).query(request.query)
+        if found.active.backend == rows.BESIDE:
+            near = searching.nearest(found, request, which, vector)
+            return Plan(collection=found, request=request, narrowing=which, near=near, vector=vector)
+        scored = await self._outside(found, request, which, vector)
+        near = searching.given(request, which, scored)
+        return Plan(collection=found, request=request, narrowing=which, near=near)
+
+    async def _outside(
+        self, found: CollectionInfo, request: SearchRequest, which: Narrowing, vector: Sequence[float]
+    ) -> list[Scored]:
+        """What a backend outside PostgreSQL finds: asked for more until enough is left of it."""
+        store, wanted = self._backend(found.active), searching.depth(request)
+        asked = wanted
+        while True:
+            scored = await store.search(found.active, vector, k=asked, where=which.where)
+            passed = await self._scope.run(searching.passing, found, which, scored)
+            if len(passed) >= wanted or len(scored) < asked or asked >= _MOST_ASKED:
+                return passed[:wanted]
+            asked = min(asked * 4, _MOST_ASKED)
+
+    async def _finished(self, plan: Plan, hits: list[Hit]) -> list[Hit]:
+        request = plan.request
+        if request.rerank and hits:
+            hits = await ranking.reranked(request.rerank, request.query, hits)
+        if request.decay is not None:
+            hits = ranking.decayed(hits, half_life=request.decay, now=timezone.now())
+        if request.mmr is not None:
+            vectors = await self._vectors(plan.collection, hits)
+            hits = ranking.diverse(hits, vectors, k=request.k, relevance=request.mmr)
+        hits = hits[: request.k]
+        if request.neighbours:
+            hits = await self._scope.run(searching.with_neighbours, hits, request.neighbours)
+        return hits
+
+    async def _vectors(self, found: CollectionInfo, hits: Sequence[Hit]) -> list[list[float]]:
+        """The hits' vectors; stores outside PostgreSQL keep theirs to themselves, so the texts are embedded again."""
+        if found.active.backend != rows.BESIDE:
+            return await self._embedder(found, found.active).documents([hit.text for hit in hits])
+        known = await self._scope.run(searching.vectors, found.active, [hit.id for hit in hits])
+        return [known.get(hit.id, [0.0] * found.active.space.dimension) for hit in hits]
 
     def _new(self) -> tuple[str, Space]:
         """What a new collection's vectors are."""
@@ -132,64 +210,30 @@ class VectorStoreManager:
         known = await self._scope.run(rows.known, into.id, document.source, content_hash)
         if known is not None:
             return known
-        return await self._scope.run(rows.replace, into, await self._draft(into, document, content_hash))
-
-    async def _draft(self, into: CollectionInfo, document: SourceDocument, content_hash: str) -> Draft:
-        # Imports LangChain's splitters: on first use, not at start-up.
-        from vectorstore.splitting import split, title_of  # noqa: PLC0415
-
-        options = settings().vector_store
-        passages = await asyncio.to_thread(
-            split, document.text, markdown=document.markdown, size=options.chunk_size, overlap=options.chunk_overlap
-        )
-        title = document.title or (document.markdown and title_of(document.text)) or document.source
-        # The title and the headings are embedded too: "the warranty of the X200" often names what the passage doesn't.
-        paths = [" > ".join(dict.fromkeys((title, *passage.headings))) for passage in passages]
-        texts = [f"{path}\n\n{passage.text}" for path, passage in zip(paths, passages, strict=True)]
-        sets = [each for each in (into.active, into.building) if each is not None]
-        vectors = {each.id: await self._embedder(into, each).documents(texts) for each in sets}
-        pieces = [
-            Piece(
-                text=passage.text,
-                start=passage.start,
-                end=passage.end,
-                embedded_hash=sha256(text.encode()).hexdigest(),
-                vectors={of: made[n] for of, made in vectors.items()},
-                metadata={"headings": list(passage.headings)},
-            )
-            for n, (passage, text) in enumerate(zip(passages, texts, strict=True))
-        ]
-        return Draft(document=document, title=title[:_LONGEST_TITLE], content_hash=content_hash, pieces=pieces)
+        made = await drafting.draft(self._scope, into, document, embedder_of=self._embedder)
+        return await self._scope.run(rows.replace, into, made)
 
 
 def _named(collection: str | None) -> str:
     return collection or settings().vector_store.default_collection
 
 
+def _check_source(source: str) -> None:
+    if not source or len(source) > _LONGEST_SOURCE:
+        raise Invalid(f"A document's source has 1 to {_LONGEST_SOURCE} characters; {source[:60]!r} has {len(source)}.")
+
+
+async def _tell(made: Submitted) -> None:
+    """Tell a broker, in a thread: it may be slow to answer. What it misses a sweep finds."""
+    if made.job_id is not None and await asyncio.to_thread(jobs.tell, "vectorstore.tasks.ingest_document", made.job_id):
+        await database.run(claims.told, made.job_id)
+
+
 def _checked(document: SourceDocument) -> SourceDocument:
     """The document as PostgreSQL can hold it."""
     most = settings().vector_store.max_document_bytes
     source, text = storable(document.source), storable(document.text)
-    if not source or len(source) > _LONGEST_SOURCE:
-        raise Invalid(f"A document's source has 1 to {_LONGEST_SOURCE} characters; {source[:60]!r} has {len(source)}.")
+    _check_source(source)
     if len(text.encode()) > most:
         raise TooLarge(f"{source} has more than {most} bytes; raise VECTOR_STORE['MAX_DOCUMENT_BYTES'] or cut it.")
-    return SourceDocument(
-        source=source, text=text, title=storable(document.title), markdown=document.markdown, metadata=document.metadata
-    )
-
-
-_HIT = ("id", "document_id", "document__title", "document__source", "text", "start", "end")
-
-
-def _hits(scope: Scope, scored: Sequence[Scored]) -> list[Hit]:
-    """What a backend found, as the scope may see it: in its order."""
-    rows_by_id: dict[UUID, tuple[Any, ...]] = {
-        row[0]: row for row in scope.chunks.filter(id__in=[each.chunk_id for each in scored]).values_list(*_HIT)
-    }
-    names = ("id", "document_id", "title", "source", "text", "start", "end")
-    return [
-        Hit(score=each.score, **dict(zip(names, rows_by_id[each.chunk_id], strict=True)))
-        for each in scored
-        if each.chunk_id in rows_by_id
-    ]
+    return replace(document, source=source, text=text, title=storable(document.title))
