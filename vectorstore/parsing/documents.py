@@ -103,6 +103,9 @@ async def _registered(extension: str, data: bytes, name: str) -> Parsed:
     try:
         async with asyncio.timeout(seconds):
             parsed: Parsed = await asyncio.to_thread(read, data, name)
+        return Parsed(
+            text=storable(parsed.text), title=storable(parsed.title), markdown=parsed.markdown, metadata=parsed.metadata
+        )
     except TimeoutError as error:
         raise Unparsable("parse_timeout", f"takes longer than {seconds:g} seconds to be read; split it") from error
     except (Refused, Unparsable):
@@ -110,9 +113,6 @@ async def _registered(extension: str, data: bytes, name: str) -> Parsed:
     except Exception as error:
         logger.warning("action=document_parser_failed reader=%s error=%s", extension, type(error).__name__)
         raise Unparsable("parse_failed", f"could not be read by the parser of {extension} files") from error
-    return Parsed(
-        text=storable(parsed.text), title=storable(parsed.title), markdown=parsed.markdown, metadata=parsed.metadata
-    )
 
 
 def error_of(error: Unparsable, name: str) -> errors.Unreadable:

@@ -27,7 +27,9 @@ _LEFT_OUT = {
 def read(data: bytes, *, declared: str, most_chars: int) -> Parsed:
     """The page's `main` part if it has one, else all of its body."""
     found = _META_CHARSET.search(data, 0, _HEAD)
-    text = decoded(data, declared=declared or (found[1].decode() if found else ""))
+    named = found[1].decode() if found else ""
+    # Who can read this declaration as ASCII does not read UTF-16: browsers take it for UTF-8 too.
+    text = decoded(data, declared=declared or ("" if named.lower().startswith("utf-16") else named))
     return page(text, Output(most_chars))
 
 
