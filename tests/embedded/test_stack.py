@@ -4,10 +4,12 @@ import http.client
 import json
 import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from django_chain.embedded import model
 from django_chain.embedded.app_server import choose_port
 from django_chain.embedded.errors import Misconfigured
 from django_chain.embedded.lock import OnlyRun
@@ -21,10 +23,10 @@ _REAL = {
 }
 
 
-def _ask(server: ModelServer, key: str) -> tuple[int, dict[str, object]]:
+def _ask(server: ModelServer, key: str, question: str = "Say hello.") -> tuple[int, Any]:
     parts = urlsplit(server.url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
-    body = json.dumps({"model": "any", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4})
+    body = json.dumps({"model": "any", "messages": [{"role": "user", "content": question}], "max_tokens": 4})
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     connection.request("POST", f"{parts.path}/chat/completions", body, headers)
     response = connection.getresponse()
@@ -39,6 +41,9 @@ def test_the_model_answers_in_the_openai_protocol_to_who_has_the_key(tmp_path: P
         assert status == 200
         assert answer["usage"]["completion_tokens"] > 0
         assert _ask(server, "wrong")[0] == 401
+        # Its window is the one that the settings are told of, and each answer may have all of it.
+        status, refusal = _ask(server, server.key, "word " * model.CONTEXT)
+        assert (status, refusal["error"]["n_ctx"]) == (400, model.CONTEXT)
     assert not server.running
 
 
