@@ -86,9 +86,7 @@ def prune() -> int:
 def _prune_largest() -> int:
     """What goes beyond EMBEDDING_CACHE_ROWS of a workspace, the longest unused first."""
     most = config().vector_store.embedding_cache_rows
-    found = (
-        CachedEmbedding.objects.values("workspace_id").annotate(last=Max("id")).values_list("workspace_id", flat=True)
-    )
+    found = CachedEmbedding.objects.order_by("workspace_id").values_list("workspace_id", flat=True).distinct()
     return sum(_prune_one(workspace_id, most) for workspace_id in found)
 
 

@@ -128,7 +128,7 @@ def retry(scope: Scope, document_id: UUID) -> Submitted:
 
 def _open(job: IngestJob) -> None:
     job.fence, job.attempts, job.open, job.owner = job.fence + 1, 0, True, ""
-    job.lease_expires_at, job.sent_at = Now(), None  # type: ignore[assignment]  # the database's clock
+    job.lease_expires_at, job.sent_at = Now(), None  # the database's clock
     job.save()
 
 
@@ -143,7 +143,7 @@ def claim(job_id: UUID, owner: str) -> Claim | None:
     if job is None:
         return None
     job.fence, job.attempts, job.owner = job.fence + 1, job.attempts + 1, owner
-    job.lease_expires_at = Now() + _lease()  # type: ignore[assignment]  # the database's clock
+    job.lease_expires_at = Now() + _lease()  # the database's clock
     job.save(update_fields=["fence", "attempts", "owner", "lease_expires_at", "updated_at"])
     _show(document.id, state=DocumentState.PARSING)
     return Claim(
@@ -221,7 +221,7 @@ def _held(ours: Claim) -> Any:
 
 
 def _locked(ours: Claim) -> Document:
-    row = Document.objects.defer("text").select_for_update().filter(id=ours.document_id).first()
+    row: Document | None = Document.objects.defer("text").select_for_update().filter(id=ours.document_id).first()
     if row is None or not _held(ours).select_for_update().exists():
         raise ClaimLost
     return row
