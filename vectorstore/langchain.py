@@ -21,8 +21,9 @@ from kernel.errors import Invalid
 from llm.runnable import in_a_loop
 from vectorstore.backends import backend
 from vectorstore.filters import Filter, parse
-from vectorstore.manager import MAX_K, VectorStoreManager
+from vectorstore.manager import VectorStoreManager
 from vectorstore.scope import Scope
+from vectorstore.searching import MAX_K
 from vectorstore.values import CollectionInfo, Hit, Scored, SourceDocument
 
 _LONGEST_TITLE = 80

@@ -19,7 +19,7 @@ from vectorstore.langchain import ManagerRetriever, as_vectorstore
 from vectorstore.manager import VectorStoreManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
-SHIPPED = ("pgvector",)
+SHIPPED = ("pgvector", "chroma", "pinecone")
 
 
 @pytest.fixture(scope="session")
