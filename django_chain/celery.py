@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from billiard.util import set_pdeathsig
+from billiard.util import set_pdeathsig  # type: ignore[attr-defined]  # its stubs lack it
 from celery import Celery
 from celery.schedules import crontab
 from celery.signals import beat_embedded_init, celeryd_init, setup_logging, worker_process_init

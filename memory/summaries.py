@@ -78,7 +78,7 @@ def newest(
 
     One query, one index look-up for each message behind the summary.
     """
-    asked = {
+    asked: dict[str, Any] = {
         "session": session_id,
         "leaf": leaf,
         "before": before_order,

@@ -56,7 +56,7 @@ class Asked:
 
 def near(asked: Asked) -> list[Near]:
     """The nearest messages, best first: one query."""
-    values = {
+    values: dict[str, Any] = {
         "session": asked.session_id,
         "leaf": asked.leaf,
         "branched": asked.epoch > 0,

@@ -167,7 +167,7 @@ def _opened(key: bytes) -> _Store:
     settings.chroma_server_ssl_enabled, settings.chroma_server_headers = options.ssl, dict(options.headers)
     system = System(settings)
     # Chroma's own HTTP client waits without end, also for the questions that the constructor below asks.
-    system.instance(ServerAPI)._session.timeout = httpx.Timeout(options.timeout)  # type: ignore[attr-defined]  # noqa: SLF001
+    system.instance(ServerAPI)._session.timeout = httpx.Timeout(options.timeout)  # type: ignore[attr-defined,type-abstract]  # noqa: SLF001
     system.start()
     Client._populate_data_from_system(system)  # noqa: SLF001
     return _Store(Client(options.tenant, options.database, settings))
@@ -219,11 +219,16 @@ def _add(store: _Store, vectors: SetInfo, entries: Sequence[Entry]) -> None:
             vectors,
             lambda collection: collection.upsert(
                 ids=[str(each.chunk_id) for each in kept_ones],
-                embeddings=[list(each.vector) for each in kept_ones],
+                embeddings=_embeddings([each.vector for each in kept_ones]),
                 metadatas=[kept(each) for each in kept_ones],
             ),
             make=True,
         )
+
+
+def _embeddings(vectors: Sequence[Sequence[float]]) -> Any:
+    """Chroma takes lists, whatever its types say."""
+    return [list(vector) for vector in vectors]
 
 
 def _remove(store: _Store, vectors: SetInfo, ids: list[str]) -> None:
@@ -232,7 +237,8 @@ def _remove(store: _Store, vectors: SetInfo, ids: list[str]) -> None:
 
 def _search(store: _Store, vectors: SetInfo, vector: list[float], k: int, where: dict[str, Any] | None) -> list[Scored]:
     def query(collection: Collection) -> list[Scored]:
-        found = collection.query(query_embeddings=[vector], n_results=k, where=where, include=["distances"])
+        asked = _embeddings([vector])
+        found = collection.query(query_embeddings=asked, n_results=k, where=where, include=["distances"])
         distances = found["distances"]
         assert distances is not None
         return [Scored(UUID(each), 1 - distance) for each, distance in zip(found["ids"][0], distances[0], strict=True)]

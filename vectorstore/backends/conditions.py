@@ -75,7 +75,7 @@ def _among(field: Field, values: tuple[Value, ...]) -> dict[str, Any] | None:
     name = _name(field)
     texts = [value for value in values if isinstance(value, str)]
     numbers = [_float(value) for value in values if not isinstance(value, str | bool)]
-    tests = [{name: {"$in": group}} for group in (texts, numbers) if group]
+    tests: list[dict[str, Any]] = [{name: {"$in": group}} for group in (texts, numbers) if group]
     tests += [{name: {"$eq": value}} for value in values if isinstance(value, bool)]
     return _joined("$or", tests)
 
