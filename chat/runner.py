@@ -271,7 +271,8 @@ class Runner:
         pause, bared = 0.25, False
         while True:
             try:
-                row = await database.run(turns.finish, turn, outcome)
+                needs = None if bared else await answers.needs(turn)
+                row = await database.run(turns.finish, turn, outcome, needs)
             except LeaseLost:
                 logger.info("action=lease_lost run=%s attempt=%d", turn.run_id, turn.attempt)
                 return
@@ -303,6 +304,8 @@ class Runner:
             outcome.log.latency_ms,
             outcome.output_tokens,
         )
+        if needs:
+            await answers.tell_worker(turn)
 
     async def _remember(self, turn: Turn, outcome: Outcome) -> None:
         try:

@@ -24,7 +24,9 @@ from llm import generation as generations
 from llm.journal import Ending, RunRef
 from llm.models import Workflow
 from memory import exchange
+from memory import jobs as memory_jobs
 from memory.exchange import Change, Kind
+from memory.jobs import Needs
 from memory.truth import epoch_of
 
 
@@ -392,10 +394,13 @@ def release(owner: str) -> None:
     Run.objects.filter(owner=owner, status=MessageStatus.PENDING).update(lease_expires_at=Now() - timedelta(seconds=1))
 
 
-def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
-    """Write the end of a run: its answer, its status, its log row. Raises LeaseLost when fenced off."""
+def finish(turn: Turn, outcome: Outcome, needs: Needs | None = None) -> ChatHistory:
+    """Write the end of a run: its answer, its status, its log row. Raises LeaseLost when fenced off.
+
+    `needs`: what a worker has to make of the conversation then.
+    """
     try:
-        return _finish(turn, outcome)
+        return _finish(turn, outcome, needs)
     except SessionGone:
         # Its log stays, and its budgets count on.
         with transaction.atomic():
@@ -403,7 +408,7 @@ def finish(turn: Turn, outcome: Outcome) -> ChatHistory:
         raise
 
 
-def _finish(turn: Turn, outcome: Outcome) -> ChatHistory:
+def _finish(turn: Turn, outcome: Outcome, needs: Needs | None) -> ChatHistory:
     with transaction.atomic():
         seq = _next_seq(turn)
         ended = Run.objects.filter(id=turn.run_id, attempt=turn.attempt, status=MessageStatus.PENDING).update(
@@ -420,6 +425,8 @@ def _finish(turn: Turn, outcome: Outcome) -> ChatHistory:
             seq=seq,
             updated_at=Now(),
         )
+        if needs:
+            memory_jobs.want(turn.session_id, turn.workspace_id, needs)
         ledger.close_run(outcome.log)
         return ChatHistory.objects.get(id=turn.answer_id)
 
