@@ -3,8 +3,9 @@
 import logging
 from typing import Any
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse
+from django.http.multipartparser import MultiPartParserError
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer, SessionAuth
@@ -27,7 +28,7 @@ from kernel.errors import (
 )
 from kernel.redaction import redact_data
 from llm.rest import caches, log, models, money, prompts, runs, workflows
-from vectorstore.rest import collections, documents
+from vectorstore.rest import collections, documents, search, uploads
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ api.add_router("", workflows.router)
 api.add_router("", runs.router)
 api.add_router("", collections.router)
 api.add_router("", documents.router)
+api.add_router("", uploads.router)
+api.add_router("", search.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:
@@ -116,6 +119,17 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 @api.exception_handler(RequestDataTooBig)
 def on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
     return _answer(request, status=413, code=TooLarge.code, message=TooLarge.default_message)
+
+
+@api.exception_handler(TooManyFilesSent)
+@api.exception_handler(TooManyFieldsSent)
+def on_many_parts(request: HttpRequest, error: Exception) -> HttpResponse:
+    return _answer(request, status=413, code=TooLarge.code, message="The form has too many fields or files.")
+
+
+@api.exception_handler(MultiPartParserError)
+def on_broken_form(request: HttpRequest, error: MultiPartParserError) -> HttpResponse:
+    return _answer(request, status=400, code=Invalid.code, message="The form is cut off, or not multipart/form-data.")
 
 
 @api.exception_handler(Exception)

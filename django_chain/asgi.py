@@ -12,5 +12,7 @@ http = get_asgi_application()
 
 from chat.lifespan import lifespan  # noqa: E402
 from chat.routing import sockets  # noqa: E402
+from django_chain.bodies import bounded  # noqa: E402
+from vectorstore.uploads import most_bytes  # noqa: E402
 
-application = ProtocolTypeRouter({"http": http, "websocket": sockets, "lifespan": lifespan})
+application = ProtocolTypeRouter({"http": bounded(http, most_bytes), "websocket": sockets, "lifespan": lifespan})

@@ -50,8 +50,14 @@ def check_writer(scope: Scope, row: Any) -> None:
         return
     if role not in WRITERS:
         raise Forbidden("You can't write in that workspace.")
-    if row.access == Access.RESTRICTED and not row.members.filter(user_id=scope.reader, can_write=True).exists():
+    if row.access == Access.RESTRICTED and not row.members.filter(user_id=_person(scope), can_write=True).exists():
         raise Forbidden("You can read this collection, but not change it; its workspace's admins can let you.")
+
+
+def check_member(scope: Scope) -> None:
+    """Raises Forbidden unless the reader may add to the workspace."""
+    if _role(scope) not in WRITERS:
+        raise Forbidden("You can't write in that workspace.")
 
 
 def administered(scope: Scope, ref: UUID | str, *, lock: bool = False) -> Any:
@@ -64,8 +70,7 @@ def administered(scope: Scope, ref: UUID | str, *, lock: bool = False) -> Any:
 
 def create(scope: Scope, name: str, space: Space, *, description: str, language: str, access: Access) -> Any:
     """A new collection. Who makes a restricted one is its first member. Raises Conflict, Invalid, Forbidden."""
-    if _role(scope) not in WRITERS:
-        raise Forbidden("You can't write in that workspace.")
+    check_member(scope)
     name = _name(name)
     _check_language(language)
     try:
@@ -87,7 +92,7 @@ def create(scope: Scope, name: str, space: Space, *, description: str, language:
         dimension=space.dimension,
     )
     if access == Access.RESTRICTED:
-        CollectionMember.objects.create(collection=row, user_id=scope.reader, can_write=True)
+        CollectionMember.objects.create(collection=row, user_id=_person(scope), can_write=True)
     return row
 
 
@@ -119,7 +124,8 @@ def delete_some(scope: Scope, collection_id: UUID) -> bool:
     row = scope.collections.filter(pk=collection_id).select_for_update(of=("self",)).first()
     if row is None:
         return True
-    batch, chunks = [], 0
+    batch: list[UUID] = []
+    chunks = 0
     for document_id, count in row.documents.order_by("id").values_list("id", "chunk_count")[:_BATCH_DOCUMENTS]:
         if batch and chunks + count > _BATCH_CHUNKS:
             break
@@ -175,8 +181,14 @@ def drop_member(scope: Scope, ref: UUID | str, user_id: int) -> None:
 
 
 def _role(scope: Scope) -> str | None:
-    found = Membership.objects.filter(workspace_id=scope.workspace_id, user_id=scope.reader)
+    found = Membership.objects.filter(workspace_id=scope.workspace_id, user_id=_person(scope))
     return found.values_list("role", flat=True).first()
+
+
+def _person(scope: Scope) -> int:
+    if not isinstance(scope.reader, int):
+        raise Forbidden("These are things that a person does.")
+    return scope.reader
 
 
 def _name(name: str) -> str:

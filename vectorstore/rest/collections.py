@@ -189,7 +189,7 @@ async def list_members(
 
 
 @router.put(
-    "/collections/{ref}/members/{int:user_id}",
+    "/collections/{ref}/members/{user_id}",
     response=MemberOut,
     summary="Let a member of the workspace in; for admins",
 )
@@ -203,7 +203,7 @@ async def put_member(
 
 
 @router.delete(
-    "/collections/{ref}/members/{int:user_id}", response={204: None}, summary="Let somebody in no more; for admins"
+    "/collections/{ref}/members/{user_id}", response={204: None}, summary="Let somebody in no more; for admins"
 )
 async def drop_member(request: HttpRequest, ref: Ref, user_id: int, workspace: UUID | None = None) -> HttpResponse:
     await in_place(request, workspace, collections.drop_member, ref, user_id)

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from ninja import Field as Aliased
-from ninja import Query, Router, Schema
+from ninja import Query, Router, Schema, Status
 from pydantic import AwareDatetime, BaseModel, Field
 
-from accounts.rest import newest_first
+from accounts.rest import caller_of, newest_first
 from vectorstore import documents
+from vectorstore.manager import VectorStoreManager
 from vectorstore.models import Document, DocumentState
 from vectorstore.rest.places import Limit, Line, Metadata, Ref, in_place
 from vectorstore.scope import Scope
@@ -141,6 +142,19 @@ async def change_document(
 async def delete_document(request: HttpRequest, document_id: UUID, workspace: UUID | None = None) -> HttpResponse:
     await in_place(request, workspace, documents.delete, document_id)
     return HttpResponse(status=204)
+
+
+@router.post(
+    "/documents/{uuid:document_id}/retry",
+    response={202: DocumentOut},
+    summary="Try a failed document again; 404 unless it has failed",
+)
+async def retry_document(request: HttpRequest, document_id: UUID, workspace: UUID | None = None) -> Status[Document]:
+    row = await in_place(request, workspace, documents.writable, document_id)
+    manager = VectorStoreManager.for_reader(row.workspace_id, caller_of(request).user_id)
+    await manager.retry(document_id)
+    fresh: Document = await manager.scope.run(documents.readable, document_id)
+    return Status(202, fresh)
 
 
 @router.get(
