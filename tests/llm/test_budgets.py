@@ -296,6 +296,18 @@ class TestSettling:
         assert counted(workspace) == {}
         assert not ledger.must_write(run, replace(again, number=0), configuration)
 
+    @pytest.mark.parametrize("code", ["context_exceeded", "provider_refused"])
+    def test_a_prompt_that_was_refused_costs_nothing(self, workspace: Workspace, code: str) -> None:
+        configuration = holding(workspace, bound("tokens_per_day", 10**6), bound("money_per_month", 10))
+        run = run_of(workspace)
+        open_run(configuration, run)
+        ledger.open_call(run, call(), (), configuration)
+        refused = replace(closed(call(), said=0, status=CallStatus.FAILED), error_category=code)
+        close_run(run, refused)
+        assert counted(workspace) == {"tokens_per_day": (0, 0), "money_per_month": (0, 0)}
+        [row] = InteractionLog.objects.filter(run_id=run.run_id)
+        assert (row.error_category, row.cost) == (code, 0)
+
     def test_the_calls_of_a_dead_process_count_to_the_full(self, workspace: Workspace) -> None:
         configuration = holding(workspace, bound("tokens_per_day", 10**6), bound("concurrent_runs", 1))
         run = run_of(workspace)
