@@ -87,7 +87,9 @@ class Conversation:
                 seq=each.order,
                 accepted_seq=each.order,
             )
-        ChatSession.objects.filter(id=self.session_id).update(head_id=self.head, last_order=self.orders)
+        ChatSession.objects.filter(id=self.session_id).update(
+            head_id=self.head, last_order=self.orders, seq=self.orders
+        )
 
 
 def _session() -> ChatSession:

@@ -1,25 +1,20 @@
 """Summaries and recall from end to end: jobs run in this process, the model is a scripted provider over HTTP."""
 
 import asyncio
-import re
-from itertools import count
-from uuid import UUID
 
 import pytest
-from langchain_core.messages import BaseMessage
+from django.db.models.functions import Now
 
+from accounts.access import Caller, caller_of
 from chat import branches
 from chat.models import ChatHistory, ChatSession
-from accounts.access import Caller, caller_of
 from kernel import database, redis
 from llm import aliases, health
 from llm.events import Text
-from llm.models import InteractionLog
 from llm.state import RunContext
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow, stream
-from llm import configuration
-from memory import exchange, jobs, keeping
-from memory.jobs import Needs, needs_of
+from memory import jobs, keeping
+from memory.jobs import needs_of
 from memory.models import MemoryJob, MessageVector, Summary
 from tests.memory.conversations import Conversation
 from tests.support.scripted_provider import Gate, ScriptedProvider, ok, status, text, until, wait
@@ -82,23 +77,100 @@ async def caller(talk: Conversation) -> Caller:
 async def long_talk(turns: int) -> Conversation:
     talk = await Conversation.begin()
     for number in range(turns):
-        await talk.say(FACT if number == 1 else f"[[notes]] Tell me of number {number}.", f"It is number {number}, as said.")
+        await talk.say(
+            FACT if number == 1 else f"[[notes]] Tell me of number {number}.", f"It is number {number}, as said."
+        )
     return talk
 
 
 async def test_three_hundred_messages_fit_a_small_model_that_still_knows_a_fact_from_message_three(provider):
     talk = await long_talk(150)
     provider.script("notes", text("Sister Ottilie has the parrot Zanzibar."), ok())
-    provider.script("ask", text("Zanzibar."), ok())
     await keep_up(talk, "summary_buffer", max_tokens=300)
     await keep_up(talk, "recall", tail=4)
-    question = "[[ask]] What is the parrot of my sister Ottilie called?"
+    question = "What is the parrot of my sister Ottilie called?"
     for kind, options in (("summary_buffer", {"max_tokens": 300}), ("recall", {"tail": 4})):
         inputs = WorkflowInput(talk.workspace_id, None, talk.session_id, question, before_order=talk.next_order)
         run = RunContext.unlogged(talk.workspace_id)
         events = [event async for event in stream(definition(kind, **options), inputs, run=run)]
         assert any(isinstance(event, Text) for event in events)
-        sent = provider.exchanges("ask")[-1].messages
+        sent = provider.exchanges()[-1].messages
         assert "Zanzibar" in str(sent[:-1])
         assert "window" not in str(run.trace)
         assert len(str(sent)) < 1200 * 4
+
+
+async def test_deleting_a_message_takes_its_summary_and_vector_along_and_they_are_made_again_without_it(provider):
+    talk = await long_talk(12)
+    provider.script("notes", text("A summary."), ok())
+    await keep_up(talk, "summary", tail=2, every=2)
+    await keep_up(talk, "recall")
+    assert await database.run(summaries, talk)
+    secret = await database.run(lambda: ChatHistory.objects.get(session_id=talk.session_id, order=3))
+    await database.run(branches.delete, await caller(talk), talk.session_id, secret.id)
+    assert not await database.run(summaries, talk)
+    assert not await database.run(MessageVector.objects.filter(message_id=secret.id).exists)
+    asked = len(provider.exchanges())
+    await keep_up(talk, "summary", tail=2, every=2)
+    assert await database.run(summaries, talk)
+    assert len(provider.exchanges()) > asked
+    assert all("Zanzibar" not in str(exchange.body) for exchange in provider.exchanges()[asked:])
+    assert "Zanzibar" not in str(await recalled(talk, "recall", "What is Ottilie's parrot called?", tail=2))
+
+
+async def test_a_summary_of_a_message_that_is_deleted_meanwhile_is_not_kept(provider):
+    talk = await long_talk(6)
+    gate = Gate()
+    provider.script_tries("notes", [wait(gate), text("Zanzibar."), ok()], [text("Clean."), ok()])
+    await want(talk, "summary", tail=2, every=2)
+    working = asyncio.create_task(keeping.work(talk.session_id))
+    assert await until(gate.reached)
+    secret = await database.run(lambda: ChatHistory.objects.get(session_id=talk.session_id, order=3))
+    await database.run(branches.delete, await caller(talk), talk.session_id, secret.id)
+    gate.release()
+    await working
+    assert [each.text for each in await database.run(summaries, talk)] == ["Clean."]
+
+
+async def test_a_provider_that_is_down_leaves_the_tail_and_the_job_waits(provider):
+    talk = await long_talk(6)
+    provider.script("notes", status(503))
+    await keep_up(talk, "summary", tail=2, every=2)
+    job = await database.run(MemoryJob.objects.get, session_id=talk.session_id)
+    assert job.open
+    assert job.error_code
+    assert not job.owner
+    history = await recalled(talk, "summary", tail=2, every=2)
+    assert [each.type for each in history][:1] == ["human"]
+    assert history[-1].text.startswith("It is number 5")
+
+
+async def test_two_workers_do_a_job_once_and_a_dead_ones_is_done_again_without_duplicates(provider):
+    talk = await long_talk(6)
+    gate = Gate()
+    provider.script_tries("notes", [wait(gate), text("late"), ok()], [text("once"), ok()])
+    await want(talk, "summary", tail=2, every=2)
+    dead = asyncio.create_task(keeping.work(talk.session_id))
+    assert await until(gate.reached)
+    await keeping.work(talk.session_id)  # the claim is the other's
+    assert len(provider.exchanges()) == 1
+    await database.run(lambda: MemoryJob.objects.filter(session_id=talk.session_id).update(lease_expires_at=Now()))
+    await keeping.work(talk.session_id)
+    gate.release()
+    await dead
+    assert [each.text for each in await database.run(summaries, talk)] == ["once"]
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis"])
+@pytest.mark.parametrize("kind", ["summary", "summary_buffer", "recall"])
+async def test_every_kind_opens_with_a_note_and_never_shows_a_message_twice(provider, redis_url, store, kind):
+    talk = await long_talk(12)
+    provider.script("notes", text("Ottilie has a parrot."), ok())
+    options = {"summary": {"tail": 2, "every": 2}, "summary_buffer": {"max_tokens": 120}, "recall": {"tail": 4}}[kind]
+    await keep_up(talk, kind, **options)
+    history = await recalled(talk, kind, "Which parrot has my sister Ottilie?", store, **options)
+    assert [each.type for each in history[:2]] == ["system", "human"]
+    assert "parrot" in history[0].text
+    assert "no instructions" in history[0].text
+    assert history[-1].text.startswith("It is number 11")
+    assert not any(each.text in history[0].text for each in history[1:])
