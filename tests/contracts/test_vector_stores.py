@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pgvector.django import CosineDistance
 
 from kernel import database
 from kernel.errors import Misconfigured, StoreUnavailable
@@ -18,11 +19,12 @@ from llm import aliases
 from llm.registry import vector_stores
 from tests.support import vector_stores as support
 from tests.support.vector_stores import DIMENSION, NAMES, InMemory, Stores
-from tests.vectorstore.conftest import new_workspace
+from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
 from vectorstore.backends import Backend, backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.filters import parse
-from vectorstore.models import Chunk, Collection, Document, VectorSet
+from vectorstore.manager import VectorStoreManager
+from vectorstore.models import Chunk, ChunkVector, Collection, Document, VectorSet
 from vectorstore.values import Entry, SetInfo, Space
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,6 +50,11 @@ async def store(
     vector_stores.remove("custom")
     # Connections belong to this test's event loop.
     await aliases.close()
+
+
+@pytest.fixture
+def embedder() -> CountingEmbedder:
+    return CountingEmbedder(dimension=DIMENSION)
 
 
 @dataclass
@@ -263,6 +270,66 @@ class TestFilters:
         assert 5 in await made.found(at(0), where={"eq": {"lang": "en"}})
 
 
+class TestThroughTheManager:
+    @pytest.fixture
+    async def manager(self, store: str, embedder: CountingEmbedder) -> VectorStoreManager:
+        return VectorStoreManager(await new_workspace(), embedder=embedder)
+
+    async def test_a_document_is_found_replaced_and_gone(self, manager, store):
+        await manager.ingest([document("# X200\n\nThe warranty lasts 24 months."), document("apples", source="b.md")])
+        (hit,) = await manager.search("warranty months", k=1)
+        assert "24 months" in hit.text
+        await manager.ingest([document("# X200\n\nThe warranty lasts 36 months.")])
+        texts = [hit.text for hit in await manager.search("warranty months", k=10)]
+        assert any("36" in text for text in texts)
+        assert not any("24" in text for text in texts)
+        assert await manager.delete(hit.document_id)
+        assert [hit.source for hit in await manager.search("warranty months", k=10)] == ["b.md"]
+
+    async def test_scores_are_those_of_postgresql(self, manager, embedder):
+        texts = [f"text about {word} and {word}s" for word in ("apple", "bear", "car", "door")]
+        await manager.ingest([document(text, source=text) for text in texts])
+        hits = await manager.search("bear and door", k=4)
+
+        def exact() -> list[tuple[str, float]]:
+            row = ChunkVector.objects.create(
+                vector_set=VectorSet.objects.first(), chunk=Chunk.objects.first(), embedding=vectors[0]
+            )
+            found = []
+            for hit, vector in zip(hits, vectors[1:], strict=True):
+                ChunkVector.objects.filter(id=row.id).update(embedding=vector)
+                (distance,) = ChunkVector.objects.filter(id=row.id).values_list(
+                    CosineDistance("embedding", vectors[0]), flat=True
+                )
+                found.append((hit.text, 1 - distance))
+            return found
+
+        asked = await embedder.query("bear and door")
+        embedded = [f"{hit.source}\n\n{hit.text}" for hit in hits]
+        vectors = [asked, *await embedder.documents(embedded)]
+        await database.run(ChunkVector.objects.all().delete)
+        for hit, (_, score) in zip(hits, await database.run(exact), strict=True):
+            assert hit.score == pytest.approx(score, abs=1e-3)
+
+    async def test_a_canary_never_surfaces_in_another_workspace(self, manager, store):
+        other = VectorStoreManager(await new_workspace(), embedder=CountingEmbedder())
+        await manager.ingest([document("the canary sings at dawn")])
+        await other.ingest([document("the miner digs at dawn")])
+        assert [hit.text for hit in await other.search("canary sings", k=10)] == ["the miner digs at dawn"]
+        assert [hit.text for hit in await manager.search("canary sings", k=10)] == ["the canary sings at dawn"]
+
+    async def test_vectors_that_are_left_over_find_nothing(self, manager, store):
+        await manager.ingest([document("kept")])
+        into = await manager.collection()
+        found = backend(store, manager.scope.workspace_id)
+        if found.beside_rows:
+            pytest.skip("vectors go with their rows")
+        (vector,) = await CountingEmbedder().documents(["kept"])
+        stray = Entry(chunk_id=uuid4(), vector=vector)
+        await found.add(into.active, [stray])
+        assert [hit.text for hit in await manager.search("kept", k=1)] == ["kept"]
+
+
 class TestUnavailable:
     async def test_a_custom_store_that_is_away_says_so(self, stores, settings):
         vector_stores.add("custom", support.create)
@@ -396,3 +463,13 @@ class TestPinecone:
         await aliases.close()
         with pytest.raises(Misconfigured, match="euclidean"):
             await made.backend.add(made.info, [made.entry(0, at(0))])
+
+    async def test_what_is_deleted_is_gone_at_once_though_pinecone_still_shows_it(self, stores, made, embedder):
+        manager = VectorStoreManager(made.info.workspace_id, embedder=embedder)
+        (added, _) = await manager.ingest([document("the warranty"), document("the apple", source="b.md")])
+        stores.pinecone.hold()
+        await manager.delete(added.document_id)
+        assert [hit.source for hit in await manager.search("warranty", k=5)] == ["b.md"]
+        await manager.ingest([document("the new warranty", source="c.md")])
+        stores.pinecone.settle()
+        assert {hit.source for hit in await manager.search("warranty", k=5)} == {"b.md", "c.md"}
