@@ -14,6 +14,7 @@ from django_chain.embedded.app_server import DEFAULT_PORT, AppServer, choose_por
 from django_chain.embedded.errors import ChainError, StartError
 from django_chain.embedded.lock import OnlyRun
 from django_chain.embedded.stack import Service, Stack
+from django_chain.embedded.worker import Worker
 
 USERNAME = "demo"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -59,27 +60,31 @@ def _run(environ: Mapping[str, str]) -> None:
     with OnlyRun(data_dir, waiting=lambda: say("Another run is just ending there; waiting for it …")) as run:
         port = environ.get("PORT", "")
         choose_port(port)  # a taken one is told at once
-        with Stack(data_dir, environ=environ, report=step) as stack, _stopping(run) as servers:
+        with Stack(data_dir, environ=environ, report=step) as stack, _stopping(run) as programs:
             stack.announce(**_choices(environ))
             _prepare(stack.variables)
-            server = _serve(servers, port, stack)
+            server = _serve(programs, port, stack)
             stack.announce(CHAIN_URL=server.url)
+            # After the server: on a small machine the two would slow each other down.
+            worker = Worker(data_dir, variables=stack.variables)
+            programs.append(worker)
+            worker.start()
             _invite(server.url, environ, seconds=time.monotonic() - begun)
-            _watch({"The application server": server, **stack.services})
+            _watch({"The application server": server, "The worker": worker, **stack.services})
 
 
 @contextmanager
-def _stopping(run: OnlyRun) -> Iterator[list[AppServer]]:
-    """A list of servers that are stopped first on the way out, while the services still run."""
-    servers: list[AppServer] = []
+def _stopping(run: OnlyRun) -> Iterator[list[Service]]:
+    """A list of programs that are stopped first on the way out, in its order, while the services still run."""
+    programs: list[Service] = []
     try:
-        yield servers
+        yield programs
     finally:
         _ignore_signals()
         run.ending()
         say("\nStopping; answers under way may finish first …")
-        for server in servers:
-            server.stop()
+        for program in programs:
+            program.stop()
 
 
 def _choices(environ: Mapping[str, str]) -> dict[str, str]:
@@ -98,12 +103,12 @@ def _prepare(variables: Mapping[str, str]) -> None:
         raise StartError("The database could not be prepared; the reason stands above.")
 
 
-def _serve(servers: list[AppServer], asked: str, stack: Stack) -> AppServer:
+def _serve(programs: list[Service], asked: str, stack: Stack) -> AppServer:
     """Start the application on the port that was asked for, or on the first free one."""
     begun = time.monotonic()
     while True:
         server = AppServer(state.data_dir(), port=choose_port(asked), variables=stack.variables)
-        servers.append(server)
+        programs.append(server)
         try:
             server.start()
         except StartError:
