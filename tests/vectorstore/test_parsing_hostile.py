@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.vectorstore import corpus
 from vectorstore.errors import DocumentTooLarge, Encrypted, NoText, NotText, ParseFailed, ParseTimeout, Unreadable
+from vectorstore.parsing import process
 from vectorstore.parsing.documents import Parsed, parse
 
 WORD = corpus.word()
@@ -182,3 +185,39 @@ async def test_any_bytes_give_a_text_or_a_reason(file):
     name, data = file
     with contextlib.suppress(Unreadable):
         assert isinstance(await parse(data, name=name), Parsed)
+
+
+PROBE = """
+import io, os, socket, subprocess, sys
+from vectorstore.parsing.values import Parsed
+DEEDS = {
+    "write": lambda: open("%s", "w"), "descriptor": lambda: os.open("%s", os.O_CREAT | os.O_WRONLY),
+    "secret": lambda: open("/etc/passwd"), "socket": lambda: socket.socket(),
+    "program": lambda: subprocess.run(["true"]),
+    "shell": lambda: os.system("true"), "fork": lambda: os.fork(), "kill": lambda: os.kill(os.getppid(), 0),
+}
+def read(data, *, declared, most_chars):
+    said = []
+    for name, deed in DEEDS.items():
+        try:
+            deed()
+            said.append(name + " done")
+        except PermissionError:
+            said.append(name + " refused")
+    return Parsed(text=", ".join(said))
+"""
+
+
+async def test_a_parser_opens_no_socket_writes_no_file_and_starts_no_program(tmp_path, monkeypatch):
+    here = Path(process.__file__).parent
+    shutil.copytree(here, tmp_path / "vectorstore/parsing")
+    shutil.copytree(here.parents[1] / "kernel", tmp_path / "kernel")
+    (tmp_path / "vectorstore/__init__.py").touch()
+    written = tmp_path / "written"
+    (tmp_path / "vectorstore/parsing/readers/probe.py").write_text(PROBE.replace("%s", str(written)))
+    monkeypatch.setattr(process, "_path", lambda: [str(tmp_path)])
+    said = (await process.read(b"", reader="probe", declared="")).text
+    assert said == ", ".join(
+        f"{deed} refused" for deed in ("write", "descriptor", "secret", "socket", "program", "shell", "fork", "kill")
+    )
+    assert not written.exists()
