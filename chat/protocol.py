@@ -326,6 +326,8 @@ ERROR_CODES = {
     "parse_failed": "A document is damaged; the message says which.",
     "url_refused": "A document is not fetched from this address; the message says why.",
     "fetch_failed": "A document's address could not be read; try again after `retry_after`.",
+    "collection_changed": "A collection's vectors were made anew meanwhile; try again after `retry_after`.",
+    "empty_summary": "A conversation's summary was not made, as the model wrote none; it is tried again.",
     "workflow_invalid": "The session's workflow can't be run; tell its author.",
     "workflow_timeout": "The workflow took longer than it may; what had come is kept.",
     "too_many_calls": "The workflow asks models more often than it may; tell its author.",

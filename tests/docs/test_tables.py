@@ -162,7 +162,8 @@ class TestNames:
         text = (DOCS / "memory.md").read_text()
         kinds, stores = text.split("| store |")
         assert sorted(first_column(kinds)) == registry.memories.names()
-        assert sorted(row[0].strip("`") for row in rows("| store |" + stores)) == registry.memory_stores.names()
+        table = ("| store |" + stores).partition("\n\n")[0]
+        assert sorted(row[0].strip("`") for row in rows(table)) == registry.memory_stores.names()
 
     def test_options_of_the_fake_and_those_that_can_be_stored(self) -> None:
         names = [name for row in rows(section("providers.md", "The fake")) for name in re.findall(r"`(\w+)`", row[0])]
