@@ -28,7 +28,7 @@ from kernel.errors import (
 )
 from kernel.redaction import redact_data
 from llm.rest import caches, log, models, money, prompts, runs, workflows
-from vectorstore.rest import collections, documents, search, uploads
+from vectorstore.rest import collections, search, uploads
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ api.add_router("", money.router)
 api.add_router("", workflows.router)
 api.add_router("", runs.router)
 api.add_router("", collections.router)
-api.add_router("", documents.router)
 api.add_router("", uploads.router)
 api.add_router("", search.router)
 

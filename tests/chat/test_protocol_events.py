@@ -18,8 +18,8 @@ from tests.conftest import Person
 from tests.support import scripted_provider as script
 from tests.support.client import Client
 from tests.support.server import Server
-from vectorstore.files import read
 from vectorstore.manager import VectorStoreManager
+from vectorstore.values import SourceDocument
 
 TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in EVENTS}
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "x200-warranty.md"
@@ -74,7 +74,8 @@ async def a_step(client: Client, provider: Any, person: Person) -> None:
 
 async def sources(client: Client, provider: Any, person: Person) -> None:
     workspace = await database.run(Workspace.objects.get, personal_of_id=person.user.pk)
-    await VectorStoreManager(workspace.id).ingest([read(SAMPLE, source=SAMPLE.name, max_bytes=100_000)])
+    document = SourceDocument(source=SAMPLE.name, text=SAMPLE.read_text(), markdown=True)
+    await VectorStoreManager(workspace.id).ingest([document])
     row = await client.ask("How long is the warranty of the X200?")
     shown = await client.wait_frame(lambda frame: frame["type"] == "sources")
     assert shown["message_id"] == row["id"]

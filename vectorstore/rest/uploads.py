@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
-from ninja import Router, Schema, Status
+from ninja import Schema, Status
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from accounts.rest import caller_of
@@ -19,12 +19,13 @@ from kernel.conf import config as settings
 from kernel.errors import Invalid, NotFound, Refused, TooLarge
 from vectorstore import collections, documents, uploads
 from vectorstore.manager import VectorStoreManager
-from vectorstore.rest.documents import DocumentOut
+from vectorstore.rest.documents import DocumentOut, router
 from vectorstore.rest.places import Line, Metadata, Ref, in_place
 from vectorstore.scope import Scope
 from vectorstore.web_addresses import address_of
 
-router = Router(tags=["documents"])
+__all__ = ["router"]  # the documents' own: a path has all its methods in one router
+
 Title = Annotated[Line, Field(max_length=500)]
 _METADATA = TypeAdapter(Metadata)
 _FORM: Final[dict[str, Any]] = {
