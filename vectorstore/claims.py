@@ -75,10 +75,12 @@ def submit(
     title: str = "",
     metadata: Mapping[str, Any] | None = None,
     requested_by: int | None = None,
+    told: bool = False,
 ) -> Submitted:
     """Take a document in: its row and its job. The same bytes again are no second job.
 
-    A job that is open for other bytes gets these, and who works on the others writes nothing.
+    A job that is open for other bytes gets these, and who works on the others writes nothing. `told`: the caller tells
+    a broker after the commit, so that no sweep needs to do it soon.
     """
     upload_hash = sha256(content).hexdigest() if content is not None else ""
     known = Document.objects.filter(workspace_id=scope.workspace_id, collection_id=into.id)
@@ -102,7 +104,7 @@ def submit(
     job.name, job.content_type = name[:1000], content_type[:200]
     job.title, job.metadata = title[:500], dict(metadata or {})
     job.requested_by_id = requested_by
-    _open(job)
+    _open(job, told=told)
     _show(document.id, state=DocumentState.QUEUED)
     return Submitted(document_id=document.id, outcome="queued", job_id=job.id)
 
@@ -121,25 +123,26 @@ def retry(scope: Scope, document_id: UUID) -> Submitted:
     job = IngestJob.objects.select_for_update().filter(document=document, open=False).first() if document else None
     if job is None:
         raise NotFound("There is no document of this id that failed.")
-    _open(job)
+    _open(job, told=True)
     _show(document_id, state=DocumentState.QUEUED)
     return Submitted(document_id=document_id, outcome="queued", job_id=job.id)
 
 
-def _open(job: IngestJob) -> None:
+def _open(job: IngestJob, *, told: bool) -> None:
     job.fence, job.attempts, job.open, job.owner = job.fence + 1, 0, True, ""
-    job.lease_expires_at, job.sent_at = Now(), None  # the database's clock
+    job.lease_expires_at, job.sent_at = Now(), Now() if told else None  # the database's clock
     job.save()
 
 
 def claim(job_id: UUID, owner: str) -> Claim | None:
     """Take a job that is free; None if there is none of that id, or somebody has it."""
     document_id = IngestJob.objects.filter(id=job_id).values_list("document_id", flat=True).first()
-    document = Document.objects.defer("text").select_for_update(skip_locked=True).filter(id=document_id).first()
+    # Waited for, not skipped: a row that is locked for a moment is not somebody's work.
+    document = Document.objects.defer("text").select_for_update().filter(id=document_id).first()
     if document is None:
         return None
     free = IngestJob.objects.filter(id=job_id, open=True, lease_expires_at__lte=Now())
-    job = free.select_for_update(skip_locked=True).first()
+    job = free.select_for_update().first()
     if job is None:
         return None
     job.fence, job.attempts, job.owner = job.fence + 1, job.attempts + 1, owner
@@ -203,13 +206,13 @@ def overdue() -> list[UUID]:
     told_long_ago = Q(sent_at=None) | Q(sent_at__lt=Now() - _TOLD_AGAIN) | Q(sent_at__lt=F("lease_expires_at"))
     waiting = IngestJob.objects.filter(told_long_ago, open=True, lease_expires_at__lte=Now())
     found = list(waiting.order_by("lease_expires_at").values_list("id", flat=True)[:_SWEPT])
-    told(*found)
+    IngestJob.objects.filter(id__in=found).update(sent_at=Now())
     return found
 
 
-def told(*job_ids: UUID) -> None:
-    """A broker knows of these jobs."""
-    IngestJob.objects.filter(id__in=job_ids).update(sent_at=Now())
+def untold(job_id: UUID) -> None:
+    """No broker could be told of this job: the next sweep does it."""
+    IngestJob.objects.filter(id=job_id).update(sent_at=None)
 
 
 def _lease() -> timedelta:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -135,10 +136,16 @@ async def _read(ours: Claim) -> SourceDocument:
 
 
 def _date(value: Any) -> datetime | None:
+    """A date as ISO 8601 has it, or as e-mails do."""
+    if not isinstance(value, str):
+        return None
     try:
         found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
+    except ValueError:
+        try:
+            found = parsedate_to_datetime(value)
+        except ValueError:
+            return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

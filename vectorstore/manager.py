@@ -122,7 +122,7 @@ class VectorStoreManager:
         most = settings().vector_store.max_document_bytes
         if content is not None and len(content) > most:
             raise TooLarge(f"{upload['source']} has more than {most} bytes; raise MAX_DOCUMENT_BYTES or split it.")
-        made = await self._scope.run(claims.submit, into, **upload)
+        made = await self._scope.run(claims.submit, into, told=tell, **upload)
         if tell:
             await _tell(made)
         return made
@@ -224,9 +224,14 @@ def _check_source(source: str) -> None:
 
 
 async def _tell(made: Submitted) -> None:
-    """Tell a broker, in a thread: it may be slow to answer. What it misses a sweep finds."""
-    if made.job_id is not None and await asyncio.to_thread(jobs.tell, "vectorstore.tasks.ingest_document", made.job_id):
-        await database.run(claims.told, made.job_id)
+    """Tell a broker, in a thread: it may be slow to answer. What it misses a sweep finds.
+
+    Nothing is written after the word is out: its worker may have begun.
+    """
+    if made.job_id is None or made.outcome != "queued":
+        return
+    if not await asyncio.to_thread(jobs.tell, "vectorstore.tasks.ingest_document", made.job_id):
+        await database.run(claims.untold, made.job_id)
 
 
 def _checked(document: SourceDocument) -> SourceDocument:

@@ -1,8 +1,11 @@
 """Jobs of documents: taken once, done once, whoever dies on the way."""
 
 import asyncio
+import threading
+import time
 
 import pytest
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from kernel import database
@@ -192,6 +195,44 @@ async def test_a_sweep_finds_what_no_broker_knows_of(manager):
     await expire(made.job_id)
     # Told before the lease that ran out: told again.
     assert await database.run(claims.overdue) == [made.job_id]
+
+
+async def test_a_row_that_is_locked_for_a_moment_is_no_work_of_somebody_else(manager):
+    made = await submit(manager)
+    locked, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            IngestJob.objects.select_for_update().get(id=made.job_id)
+            locked.set()
+            go.wait(10)
+
+    holding = asyncio.ensure_future(database.run(hold))
+    await asyncio.to_thread(locked.wait, 10)
+    working = asyncio.ensure_future(ingestion.work(made.job_id))
+    await asyncio.to_thread(_waits_for_a_lock)
+    go.set()
+    await holding
+    assert (await working).outcome == "added"
+
+
+def _waits_for_a_lock() -> None:
+    until = time.monotonic() + 2.5
+    try:
+        while time.monotonic() < until:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                if cursor.fetchone()[0]:
+                    return
+    finally:
+        connection.close()
+
+
+async def test_the_date_of_an_e_mail_is_its_documents(manager):
+    mail = b"From: a@example.org\nSubject: S\nDate: Tue, 03 Nov 2026 10:00:00 +0000\n\nThe cord is recalled.\n"
+    made = await submit(manager, mail, source="m.eml")
+    assert (await ingestion.work(made.job_id)).outcome == "added"
+    assert str((await document(made)).dated_at) == "2026-11-03 10:00:00+00:00"
 
 
 async def test_vectors_are_not_shared_between_workspaces(manager):
