@@ -20,6 +20,7 @@ from accounts.models import WRITERS, WorkspaceQuerySet, WorkspaceRow
 
 if TYPE_CHECKING:
     from accounts.access import Caller
+    from memory.history import SessionHistory
 
 
 class ChatSessionQuerySet(WorkspaceQuerySet):
@@ -73,6 +74,14 @@ class ChatSession(WorkspaceRow):
 
     def __str__(self) -> str:
         return self.title or str(self.id)
+
+    @property
+    def memory(self) -> SessionHistory:
+        """What was said, as LangChain's chat history."""
+        # Imports LangChain: not with the models.
+        from memory.history import SessionHistory  # noqa: PLC0415
+
+        return SessionHistory(self.id)
 
 
 class MessageRole(models.TextChoices):

@@ -17,6 +17,7 @@ register_llm_provider = registry.llm_providers.register
 register_embedding_provider = registry.embedding_providers.register
 register_vector_store = registry.vector_stores.register
 register_memory = registry.memories.register
+register_memory_store = registry.memory_stores.register
 register_parser = registry.parsers.register
 register_document_parser = registry.document_parsers.register
 register_workflow_step = registry.workflow_steps.register
@@ -37,6 +38,7 @@ __all__ = [
     "register_embedding_provider",
     "register_llm_provider",
     "register_memory",
+    "register_memory_store",
     "register_middleware",
     "register_parser",
     "register_prompt_renderer",
