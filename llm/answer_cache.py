@@ -21,7 +21,7 @@ from django.db import DatabaseError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kernel.errors import ChainError
-from llm.registry import answer_caches
+from llm.registry import answer_caches, document_checks
 
 if TYPE_CHECKING:
     from llm.state import RunContext
@@ -93,6 +93,15 @@ class Request:
             self.parameters, self.messages if messages is None else messages, more,
         ]  # fmt: skip
         return sha256(msgspec.json.encode(parts, enc_hook=repr, order="sorted")).hexdigest()
+
+
+def may_be_kept(request: Request) -> bool:
+    """Whether the documents that the answer was made from are still there; they then stay until the transaction ends.
+
+    Call it in the transaction that keeps the answer: one that was deleted meanwhile must not live on in it.
+    """
+    checks = (document_checks.get(name) for name in document_checks.names())
+    return not request.document_ids or all(check(request.document_ids) for check in checks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import F, Model, Window
 from django.db.models.functions import Now, RowNumber
 
 from kernel import database
 from kernel.caches import Tally
-from llm.answer_cache import Answer, Request
+from llm.answer_cache import Answer, Request, may_be_kept
 from llm.models import CachedAnswer
 
 #: Answers that a workspace keeps in each cache, the newest ones.
@@ -58,7 +59,9 @@ def _keep(request: Request, answer: Answer, ttl: timedelta) -> None:
         document_ids=list(request.document_ids),
         expires_at=Now() + ttl,
     )
-    write(row)
+    with transaction.atomic():
+        if may_be_kept(request):
+            write(row)
 
 
 def write(row: CachedAnswer) -> None:

@@ -128,6 +128,8 @@ document_parsers: Registry[Callable[[bytes, str], Any]] = Registry("document par
 rerankers: Registry[Factory] = Registry("reranker")
 #: Caches of whole answers; see llm.answer_cache.
 answer_caches: Registry[Factory] = Registry("answer cache")
+#: Asked with document ids, in the transaction that keeps an answer made from them: are they all still there?
+document_checks: Registry[Callable[..., bool]] = Registry("document check")
 
 #: Makers of functions that count the tokens of a text; see llm.tokens.
 tokenizers: Registry[Factory] = Registry("tokenizer")

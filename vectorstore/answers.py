@@ -13,6 +13,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Case, FloatField, Value, When
 from django.db.models.functions import Now
 from pgvector.django import CosineDistance
@@ -20,7 +21,7 @@ from pgvector.django import CosineDistance
 from kernel import database
 from kernel.caches import Tally
 from kernel.text import storable
-from llm.answer_cache import Answer, Request, Target
+from llm.answer_cache import Answer, Request, Target, may_be_kept
 from llm.embeddings.embedder import Embedder, Vector, embedder
 from vectorstore.models import SemanticAnswer
 
@@ -114,6 +115,12 @@ def _keep(request: Request, answer: Answer, scope: str, vector: Vector, ttl: tim
         document_ids=list(request.document_ids),
         expires_at=Now() + ttl,
     )
+    with transaction.atomic():
+        if may_be_kept(request):
+            _write(row)
+
+
+def _write(row: SemanticAnswer) -> None:
     SemanticAnswer.objects.bulk_create(
         [row],
         update_conflicts=True,

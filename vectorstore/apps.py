@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 
-from llm.registry import answer_caches, embedding_providers, rerankers, vector_stores, workflow_steps
+from llm.registry import answer_caches, document_checks, embedding_providers, rerankers, vector_stores, workflow_steps
 
 
 class VectorstoreConfig(AppConfig):
@@ -18,4 +18,5 @@ class VectorstoreConfig(AppConfig):
         vector_stores.add("pinecone", "vectorstore.backends.pinecone:create", extra="pinecone")
         rerankers.add("lexical", "vectorstore.ranking:create_lexical")
         answer_caches.add("semantic", "vectorstore.answers:create")
+        document_checks.add("documents", "vectorstore.rows:still_there")
         workflow_steps.add("retrieve", "vectorstore.steps:RetrieveStep")

@@ -170,6 +170,14 @@ def delete_documents(scope: Scope, ids: Iterable[UUID]) -> int:
     return len(found)
 
 
+def still_there(document_ids: Sequence[UUID]) -> bool:
+    """Whether none of these documents is gone. Who deletes one waits for the transaction that asked."""
+    with connection.cursor() as cursor:
+        wanted = list(document_ids)
+        cursor.execute("SELECT 1 FROM vectorstore_document WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [wanted])
+        return len(cursor.fetchall()) == len(set(wanted))
+
+
 def _remove_chunks(document_ids: Sequence[UUID]) -> None:
     """Remove the chunks of these documents, their vectors, and the answers that were made from them."""
     outside = VectorSet.objects.filter(collection__documents__in=document_ids).exclude(backend=BESIDE).distinct()

@@ -23,6 +23,7 @@ from llm.models import CachedAnswer, CallStatus, Workflow
 from llm.state import RunContext, WorkflowInput, WorkflowState
 from tests.conftest import Person
 from tests.support.scripted_provider import Action, Gate, ScriptedProvider, cut, finish, ok, status, text, usage, wait
+from vectorstore.models import Collection, Document
 
 LONG = "Twenty-four months from the day of purchase, as the papers that came with it say; keep them."
 
@@ -339,11 +340,23 @@ def test_pruning_takes_the_expired_and_the_oldest_of_a_workspace_with_too_many(p
 
 
 async def test_the_documents_that_an_answer_was_made_from_are_kept_with_it(person):
-    state, document_id = state_for(person, "hello"), new_id()
+    workspace_id = person.user.personal_workspace.id
+    collection = await database.run(Collection.objects.create, workspace_id=workspace_id, name="c")
+    document = await database.run(
+        Document.objects.create, workspace_id=workspace_id, collection=collection, title="t", source="s"
+    )
+    state, document_id = state_for(person, "hello"), document.id
     state.passages = [{"document_id": str(document_id), "text": "x"}, {"document_id": str(document_id), "text": "y"}]
     await asked(state)
     row = await database.run(CachedAnswer.objects.get)
     assert row.document_ids == [document_id]
+
+
+async def test_an_answer_from_a_document_that_is_gone_is_not_kept(person):
+    state = state_for(person, "hello")
+    state.passages = [{"document_id": str(new_id()), "text": "x"}]
+    await asked(state)
+    assert not await database.run(CachedAnswer.objects.exists)
 
 
 async def test_a_cache_that_fails_is_a_miss_that_the_log_names(person, monkeypatch, caplog):

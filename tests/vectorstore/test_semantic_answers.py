@@ -10,10 +10,10 @@ import pytest
 from django.utils import timezone
 
 from kernel import caches, database
-from kernel.ids import new_id
 from llm import exact_cache
 from llm.answer_cache import Answer, CacheOptions, Request, Target, opened
-from tests.vectorstore.conftest import new_workspace
+from tests.vectorstore.conftest import document, new_workspace
+from vectorstore.manager import VectorStoreManager
 from vectorstore.models import SemanticAnswer
 
 pytestmark = pytest.mark.usefixtures("live_database")
@@ -161,12 +161,32 @@ async def test_what_has_expired_is_not_given_and_goes(workspace_id):
 
 
 async def test_asked_twice_at_once_it_is_kept_once_with_its_documents_and_its_end(workspace_id):
-    document_id = new_id()
+    document_id = await some_document(workspace_id)
     asked = request(workspace_id, document_ids=(document_id,))
     await asyncio.gather(*(cache(ttl=60).keep(asked, answer()) for _ in range(3)))
     row = await database.run(SemanticAnswer.objects.get)
     assert row.document_ids == [document_id]
     assert 50 < (row.expires_at - timezone.now()).total_seconds() <= 60
+
+
+async def test_an_answer_from_a_document_that_was_deleted_meanwhile_is_not_kept(workspace_id):
+    document_id = await some_document(workspace_id)
+    asked = request(workspace_id, document_ids=(document_id,))
+    await VectorStoreManager(workspace_id).delete(document_id)
+    await cache().keep(asked, answer())
+    assert not await database.run(SemanticAnswer.objects.exists)
+
+
+async def test_deleting_a_document_takes_the_answers_that_were_made_from_it(workspace_id):
+    document_id = await some_document(workspace_id)
+    await cache().keep(request(workspace_id, document_ids=(document_id,)), answer())
+    await VectorStoreManager(workspace_id).delete(document_id)
+    assert not await database.run(SemanticAnswer.objects.exists)
+
+
+async def some_document(workspace_id):
+    (made,) = await VectorStoreManager(workspace_id).ingest([document("It lasts 24 months.")])
+    return made.document_id
 
 
 async def test_a_question_without_a_word_finds_nothing(workspace_id):
