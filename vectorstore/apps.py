@@ -1,8 +1,10 @@
 """The vector store's Django app. It names its parts as strings: they are imported when first used."""
 
 from django.apps import AppConfig
+from django.core import checks
 
 from llm.registry import answer_caches, document_checks, embedding_providers, rerankers, vector_stores, workflow_steps
+from vectorstore.checks import row_security
 
 
 class VectorstoreConfig(AppConfig):
@@ -10,6 +12,7 @@ class VectorstoreConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        checks.register(row_security, checks.Tags.database)
         embedding_providers.add("fake", "llm.embeddings.fake:create")
         embedding_providers.add("openai", "llm.embeddings.openai:create", extra="openai")
         embedding_providers.add("wordllama", "llm.embeddings.wordllama:create", extra="embedded")
