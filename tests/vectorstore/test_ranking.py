@@ -47,8 +47,10 @@ async def test_what_is_new_comes_before_what_is_old(filled, mode):
 
 
 async def test_a_half_life_halves(filled):
+    now = timezone.now()
+    await database.run(Document.objects.filter(source="other.md").update, dated_at=now)
     (before,) = await filled.search("kettles", mode="text")
-    await database.run(Document.objects.filter(source="other.md").update, dated_at=timezone.now() - timedelta(days=10))
+    await database.run(Document.objects.filter(source="other.md").update, dated_at=now - timedelta(days=10))
     (after,) = await filled.search("kettles", mode="text", decay=10)
     assert after.score == pytest.approx(before.score / 2, rel=1e-3)
 
