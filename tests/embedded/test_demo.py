@@ -33,7 +33,8 @@ class Demo:
         # As from a fresh terminal: nothing of the tests' own services.
         own = ("DATABASE_URL", "REDIS_URL", "OPENAI_", "DJANGO_SETTINGS_MODULE", "DEBUG", "LLM_PROVIDER")
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        self._environ |= {"DATA_DIR": str(data_dir), "PORT": str(self.port)}
+        # The worker says at INFO that it is ready.
+        self._environ |= {"DATA_DIR": str(data_dir), "PORT": str(self.port), "LOG_LEVEL": "INFO"}
         self._process: subprocess.Popen[bytes] | None = None
         self._children: list[psutil.Process] = []
         self._starts = 0

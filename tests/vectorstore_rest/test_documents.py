@@ -73,10 +73,10 @@ async def test_passages_are_where_they_say_and_know_their_neighbours(place: Plac
 
 async def test_title_and_metadata_are_what_searches_go_by(place: Place) -> None:
     made = await place.ingest(metadata={"year": 2025})
-    change = {"title": "Guarantee\x00", "metadata": {"year": 2026, "tags": ["new"]}}
+    change = {"title": "Guarantee \x00", "metadata": {"year": 2026, "tags": ["new"]}}
     changed = place.ask("member", "PATCH", f"/documents/{made}", json=change)
     assert changed.status_code == 200, changed.text
-    assert (changed.json()["title"], changed.json()["metadata"]) == ("Guarantee\ufffd", change["metadata"])
+    assert (changed.json()["title"], changed.json()["metadata"]) == ("Guarantee \ufffd", change["metadata"])
 
     def looked_up() -> tuple[int, int, int, int]:
         found = ChunkLookup.objects.filter(document_id=made)

@@ -121,7 +121,7 @@ async def test_texts_and_urls_are_taken_in(place: Place) -> None:
 
 def raw(server: Server, person: Person, path: str, headers: dict[str, str], *parts: bytes) -> bytes:
     """Send exactly this, and read the answer's head."""
-    lines = {"Host": "x", "Authorization": f"Bearer {person.token}", **headers}
+    lines = {"Host": "localhost", "Authorization": f"Bearer {person.token}", **headers}
     head = f"POST /api/v1{path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
         line.sendall(head.encode() + b"\r\n")
