@@ -123,6 +123,7 @@ class _Attempts:
                 self._passed_over += 1
                 yield self._gate.passes_over(self.health.model.alias, misfit)
                 continue
+            self.watch = Watchdog(self.health.model.bounds, on_heard=self._heard)
             try:
                 self._ticket = ticket = self.health.places.ask(self._workspace_id)
                 async with aclosing(ticket.wait(self.health.model.bounds.queue_timeout)) as steps:
@@ -222,7 +223,6 @@ class _Attempts:
         self.health = chosen
         self._retries = 0
         self._shortened = False
-        self.watch = Watchdog(chosen.model.bounds, on_heard=self._heard)
 
     def _heard(self) -> None:
         if self._passage is not None:

@@ -41,7 +41,8 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """No more tries."""
+        """No more tries. Whoever was to be told is let go, and what he holds with him."""
+        self._on_heard = None
         if self._timer is not None:
             self._timer.cancel()
 
