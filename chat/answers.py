@@ -12,9 +12,8 @@ from typing import Any
 from chat.turns import Turn
 from kernel.conf import config
 from llm import configuration
-from llm.citations import Marks
 from llm.configuration import Configuration, WorkflowVersion
-from llm.events import Event, Sources, Text
+from llm.events import Event
 from llm.journal import RunJournal
 from llm.state import RunContext, WorkflowInput
 from memory import exchange
@@ -45,24 +44,9 @@ async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -
         epoch=turn.epoch,
     )
     definition = _definition(workflow) or workflows.DEFAULT_WORKFLOW
-    marks = Marks()
     async with aclosing(workflows.stream(definition, inputs, run=run)) as events:
         async for event in events:
-            if not marks.active:
-                if event.__class__ is Sources:
-                    marks.know(event.hits)
-                yield event
-            elif event.__class__ is Text:
-                if shown := marks.feed(event.text):
-                    yield event if shown is event.text else Text(shown)
-            else:
-                if rest := marks.rest():
-                    yield Text(rest)
-                if event.__class__ is Sources:
-                    marks.know(event.hits)
-                yield event
-        if rest := marks.rest():
-            yield Text(rest)
+            yield event
 
 
 async def remember(turn: Turn, *, status: str, text: str) -> None:

@@ -15,22 +15,14 @@ _CITED = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
 
 
 class Marks:
-    """Reads an answer piece by piece. Does nothing until `know` has told which marks there are."""
+    """Reads an answer piece by piece. `hits` are the passages in its prompt; `n` of each is its mark."""
 
     __slots__ = ("_code", "_held", "_known")
 
-    def __init__(self) -> None:
-        self._known: frozenset[int] | None = None
+    def __init__(self, hits: Collection[Mapping[str, Any]]) -> None:
+        self._known = frozenset(int(hit["n"]) for hit in hits)
         self._held = ""
         self._code = ""
-
-    def know(self, hits: Collection[Mapping[str, Any]]) -> None:
-        """These passages are in the prompt; `n` of each is its mark."""
-        self._known = frozenset(int(hit["n"]) for hit in hits)
-
-    @property
-    def active(self) -> bool:
-        return self._known is not None
 
     def feed(self, text: str) -> str:
         """What of the answer is certain by now; may be empty."""
@@ -60,8 +52,14 @@ class Marks:
             return found[0]
         if self._code or found["link"]:
             return found[0]
-        kept = [number for number in re.split(r"\s*,\s*", found["numbers"]) if int(number) in (self._known or ())]
+        kept = [number for number in re.split(r"\s*,\s*", found["numbers"]) if int(number) in self._known]
         return f"{found['lead']}[{', '.join(kept)}]" if kept else ""
+
+
+def resolved(text: str, hits: Collection[Mapping[str, Any]]) -> str:
+    """A whole answer."""
+    marks = Marks(hits)
+    return marks.feed(text) + marks.rest()
 
 
 def cited(text: str, hits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,11 +16,12 @@ from django.core.signals import setting_changed
 
 from kernel.caches import Cache
 from kernel.conf import config
-from llm import answer_cache, patterns, registry, values
+from llm import answer_cache, citations, patterns, registry, values
 from llm.around import around
+from llm.citations import Marks
 from llm.deadline import within
 from llm.errors import WorkflowInvalid
-from llm.events import Event, Output, Text
+from llm.events import Event, Output, Sources, Text
 from llm.grammar import grammar, json_schema
 from llm.running import run_steps
 from llm.state import RunContext, WorkflowInput, WorkflowState
@@ -84,10 +85,23 @@ def stream(
 
 async def _run(compiled: Compiled, run: RunContext, inputs: WorkflowInput) -> AsyncGenerator[Event, None]:
     state = WorkflowState.begin(inputs, run)
+    marks: Marks | None = None
     async with aclosing(run_steps(compiled.steps, state, path="steps", shows=True)) as events:
         async for event in events:
+            if marks is not None and event.__class__ is Text:
+                if shown := marks.feed(event.text):
+                    yield Text(shown)
+                continue
+            if marks is not None and (rest := marks.rest()):
+                yield Text(rest)
+            if event.__class__ is Sources:
+                marks = Marks(event.hits)
             yield event
+    if marks is not None and (rest := marks.rest()):
+        yield Text(rest)
     value = values.plain(values.result(state))
+    if marks is not None and isinstance(value, str):
+        value = citations.resolved(value, state.passages)
     # Nobody has seen a text, so what it comes to is the answer.
     if not run.shown and (text := values.as_text(value)):
         run.shown = True

@@ -98,6 +98,8 @@ def submit(
         return Submitted(document_id=document.id, outcome="in_progress", job_id=job.id)
     if content is not None and document.upload_hash == upload_hash and document.chunk_count:
         _settled(document, job)
+        if metadata and (wanted := document.metadata | dict(metadata)) != document.metadata:
+            rows.change(document, into.language, {"metadata": wanted})
         return Submitted(document_id=document.id, outcome="unchanged")
     job = job or IngestJob(workspace_id=scope.workspace_id, document=document)
     job.content, job.url, job.upload_hash = content, url, upload_hash

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import F, Value
 from django.db.models.functions import Length, Now, Substr
 
@@ -46,27 +45,9 @@ def change(scope: Scope, document_id: UUID, values: dict[str, Any]) -> Any:
     Vectors hold the title that they were made with.
     """
     row = writable(scope, document_id)
-    for field, value in values.items():
-        setattr(row, field, value)
-    row.save(update_fields=[*values, "updated_at"])
+    rows.change(row, row.collection.language, values)
     scope.jobs.filter(document_id=row.pk).update(**values, updated_at=Now())
-    with connection.cursor() as cursor:
-        cursor.execute(_FOLLOW, [row.collection.language, row.title, row.collection.language, row.pk])
     return row
-
-
-#: What a document's passages are looked up by, as vectorstore.rows writes it.
-_FOLLOW = """
-    UPDATE vectorstore_chunklookup AS lookup
-    SET metadata = document.metadata || chunk.metadata,
-        terms = setweight(to_tsvector(%s::regconfig, concat_ws(' ', %s::text, (
-                SELECT string_agg(heading, ' ')
-                FROM jsonb_array_elements_text(coalesce(chunk.metadata -> 'headings', '[]'::jsonb)) AS heading
-                WHERE heading <> document.title
-            ))), 'A') || setweight(to_tsvector(%s::regconfig, chunk.text), 'D')
-    FROM vectorstore_chunk AS chunk JOIN vectorstore_document AS document ON document.id = chunk.document_id
-    WHERE chunk.document_id = %s AND lookup.chunk_id = chunk.id
-"""
 
 
 def delete(scope: Scope, document_id: UUID) -> None:

@@ -5,7 +5,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db.models.functions import Now
 
@@ -19,6 +20,9 @@ from vectorstore.models import Garbage
 from vectorstore.rows import BESIDE
 from vectorstore.scope import Scope
 from vectorstore.values import CollectionInfo, Draft, Entry, Piece, SetInfo, SourceDocument
+
+if TYPE_CHECKING:
+    from vectorstore.splitting import Passage
 
 _LONGEST_TITLE = 500
 #: How long a swap may take until what was written for it counts as left over.
@@ -56,15 +60,7 @@ async def draft(
         for each in sets
     }
     pieces = [
-        Piece(
-            id=new_id(),
-            text=passage.text,
-            start=passage.start,
-            end=passage.end,
-            embedded_hash=hashes[n],
-            vectors={of: made[n] for of, made in vectors.items()},
-            metadata={"headings": list(passage.headings)} | _page(document, passage.start),
-        )
+        _piece(document, passage, hashes[n], {of: made[n] for of, made in vectors.items()})
         for n, passage in enumerate(passages)
     ]
     made = Draft(
@@ -77,6 +73,18 @@ async def draft(
         if each.backend != BESIDE and pieces:
             await _write_outside(scope, each, made)
     return made
+
+
+def _piece(document: SourceDocument, passage: "Passage", embedded_hash: str, vectors: dict[UUID, list[float]]) -> Piece:
+    return Piece(
+        id=new_id(),
+        text=passage.text,
+        start=passage.start,
+        end=passage.end,
+        embedded_hash=embedded_hash,
+        vectors=vectors,
+        metadata={"headings": list(passage.headings)} | _page(document, passage.start),
+    )
 
 
 def _page(document: SourceDocument, start: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class VectorStoreManager:
         """
         found = await self._scope.run(rows.collection, _named(name), create=self._new())
         if found is None:
-            raise Invalid("There is such a collection, but not among yours; choose another name.")
+            raise NotFound("There is no such collection among yours, and its name can't be used; choose another one.")
         self._embedder(found, found.active)
         return found
 
@@ -207,7 +207,7 @@ class VectorStoreManager:
     async def _ingest(self, into: CollectionInfo, document: SourceDocument) -> Ingested:
         document = _checked(document)
         content_hash = sha256(document.text.encode()).hexdigest()
-        known = await self._scope.run(rows.known, into.id, document.source, content_hash)
+        known = await self._scope.run(rows.known, into, document, content_hash)
         if known is not None:
             return known
         made = await drafting.draft(self._scope, into, document, embedder_of=self._embedder)

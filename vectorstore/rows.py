@@ -28,7 +28,7 @@ from vectorstore.models import (
     VectorSet,
 )
 from vectorstore.scope import Scope
-from vectorstore.values import CollectionInfo, Draft, Ingested, Piece, SetInfo, Space
+from vectorstore.values import CollectionInfo, Draft, Ingested, Piece, SetInfo, SourceDocument, Space
 
 #: The backend whose vectors are rows beside the chunks.
 BESIDE = "pgvector"
@@ -78,15 +78,45 @@ def info(row: Any) -> CollectionInfo:
     )
 
 
-def known(scope: Scope, collection_id: UUID, source: str, content_hash: str) -> Ingested | None:
-    """What to answer without embedding anything: this text is there already. None: it is to be written."""
-    rows = scope.documents.filter(Q(source=source) | Q(content_hash=content_hash), collection_id=collection_id)
-    ours = next((row for row in rows if row.source == source), None)
-    if ours is not None:
-        same = ours.content_hash == content_hash
-        return Ingested(source=source, outcome="unchanged", document_id=ours.id) if same else None
-    # A copy would only take a second place among the hits.
-    return next((_copy_of(row, source) for row in rows), None)
+def known(scope: Scope, into: CollectionInfo, document: SourceDocument, content_hash: str) -> Ingested | None:
+    """What to answer without embedding anything: this text is there already, and takes on new metadata. None: it is
+    to be written.
+    """
+    same_text = Q(source=document.source) | Q(content_hash=content_hash)
+    found = scope.documents.filter(same_text, collection_id=into.id)
+    ours = next((row for row in found if row.source == document.source), None)
+    if ours is None:
+        # A copy would only take a second place among the hits.
+        return next((_copy_of(row, document.source) for row in found), None)
+    if ours.content_hash != content_hash:
+        return None
+    changed = ours.metadata != document.metadata
+    if changed:
+        change(ours, into.language, {"metadata": document.metadata})
+    return Ingested(source=document.source, outcome="updated" if changed else "unchanged", document_id=ours.id)
+
+
+def change(row: Document, language: str, values: dict[str, Any]) -> None:
+    """Set a document's title or metadata, and what its passages are looked up by with it."""
+    for field, value in values.items():
+        setattr(row, field, value)
+    row.save(update_fields=[*values, "updated_at"])
+    with connection.cursor() as cursor:
+        cursor.execute(_FOLLOW, [language, row.title, language, row.pk])
+
+
+#: As _lookup writes it.
+_FOLLOW = """
+    UPDATE vectorstore_chunklookup AS lookup
+    SET metadata = document.metadata || chunk.metadata,
+        terms = setweight(to_tsvector(%s::regconfig, concat_ws(' ', %s::text, (
+                SELECT string_agg(heading, ' ')
+                FROM jsonb_array_elements_text(coalesce(chunk.metadata -> 'headings', '[]'::jsonb)) AS heading
+                WHERE heading <> document.title
+            ))), 'A') || setweight(to_tsvector(%s::regconfig, chunk.text), 'D')
+    FROM vectorstore_chunk AS chunk JOIN vectorstore_document AS document ON document.id = chunk.document_id
+    WHERE chunk.document_id = %s AND lookup.chunk_id = chunk.id
+"""
 
 
 def _copy_of(row: Any, source: str) -> Ingested:

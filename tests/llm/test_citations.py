@@ -1,17 +1,25 @@
 """Marks: only those of passages in the prompt stay, however the answer is cut into pieces."""
 
+from typing import Literal
+from uuid import uuid4
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm import workflows
 from llm.citations import Marks, cited
+from llm.events import Output, Sources, Text
+from llm.registry import workflow_steps
+from llm.state import WorkflowInput
+from llm.steps.base import Step
 
+LAST = {"type": "parser", "parser": "regex", "options": {"pattern": r"\[(?P<last>7)\]"}}
 HITS = [{"n": 1, "id": "a"}, {"n": 2, "id": "b"}]
 
 
 def read(*pieces: str) -> str:
-    marks = Marks()
-    marks.know(HITS)
+    marks = Marks(HITS)
     return "".join([*(marks.feed(piece) for piece in pieces), marks.rest()])
 
 
@@ -46,9 +54,44 @@ def test_the_cut_makes_no_difference(answer, lengths):
     assert read(*pieces, answer[at:]) == read(answer)
 
 
-def test_nothing_is_touched_while_there_are_no_passages():
-    assert not Marks().active
-
-
 def test_a_source_says_whether_it_is_cited():
     assert [hit["cited"] for hit in cited("It lasts 24 months [2, 5].", HITS)] == [False, True]
+
+
+@pytest.fixture
+def found():
+    """A step that finds the two passages."""
+
+    class FoundStep(Step):
+        type: Literal["found"] = "found"
+
+        async def run(self, state):
+            state.passages = list(HITS)
+            yield Sources(tuple(HITS))
+
+    workflow_steps.add("found", FoundStep)
+    yield
+    workflow_steps.remove("found")
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown", "value"),
+    [
+        ([], "It is so [1], not.", "It is so [1], not."),
+        # Nothing was found, so nothing is a mark.
+        (None, "It is so [1], not [7].", "It is so [1], not [7]."),
+        # What a parser reads is what the model said.
+        (
+            [{"type": "parser", "parser": "regex", "options": {"pattern": r"\[(?P<last>7)\]"}}],
+            "It is so [1], not.",
+            {"last": "7"},
+        ),
+    ],
+)
+async def test_a_run_shows_resolved_marks_and_comes_to_them(configure, found, steps, shown, value):
+    configure(default={"PROVIDER": "fake", "MODEL": "fake", "OPTIONS": {"answers": ["It is so [1], not [7]."]}})
+    definition = [*([{"type": "found"}] if steps is not None else []), {"type": "llm"}, *(steps or [])]
+    run = workflows.stream(definition, WorkflowInput(uuid4(), None, None, "is it so?"))
+    events = [event async for event in run]
+    assert "".join(event.text for event in events if isinstance(event, Text)) == shown
+    assert events[-1] == Output(value)

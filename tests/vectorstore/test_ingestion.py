@@ -40,6 +40,17 @@ async def test_an_unchanged_document_is_not_embedded_again(manager, embedder):
     assert len(await chunks()) == 2
 
 
+async def test_new_metadata_of_an_unchanged_document_is_found_without_embedding_it_again(manager, embedder):
+    await manager.ingest([document(MANUAL, metadata={"edition": 1})])
+    embedder.embedded.clear()
+    (result,) = await manager.ingest([document(MANUAL, metadata={"edition": 2})])
+    assert (result.outcome, embedder.embedded) == ("updated", [])
+    assert await manager.search("warranty", where={"eq": {"edition": 1}}) == []
+    hits = await manager.search("warranty", mode="hybrid", where={"eq": {"edition": 2}})
+    assert {hit.metadata["edition"] for hit in hits} == {2}
+    assert hits[0].metadata["headings"] == ["X200", "Warranty"]
+
+
 async def test_a_changed_document_takes_the_place_of_the_old_one(manager):
     (before,) = await manager.ingest([document(MANUAL)])
     (after,) = await manager.ingest([document("# X300\n\nIt lasts 36 months.")])

@@ -68,6 +68,21 @@ async def test_the_same_bytes_again_are_no_second_work(manager):
     assert await chunks() == 2
 
 
+async def test_the_same_bytes_with_new_metadata_are_no_work_either(manager):
+    await ingestion.work((await submit(manager, metadata={"edition": 1})).job_id)
+    assert (await submit(manager, metadata={"edition": 2})).job_id is None
+    assert await manager.search("warranty", where={"eq": {"edition": 1}}) == []
+    assert (
+        await manager.search(
+            "warranty",
+            where={
+                "eq": {"edition": 2},
+            },
+        )
+        != []
+    )
+
+
 async def test_a_job_is_worked_on_by_one(manager):
     made = await submit(manager)
     outcomes = await asyncio.gather(*(ingestion.work(made.job_id) for _ in range(4)))

@@ -103,7 +103,10 @@ class TestIsolation:
         theirs = await stranger.collection()
         vector = await CountingEmbedder().query(self.CANARY)
         assert await PgVector(workspace_id).search(theirs.active, vector, k=50) == []
-        assert await Scope(workspace_id).run(rows.known, theirs.id, "secret.md", "0" * 64) is None
+        assert (
+            await Scope(workspace_id).run(rows.known, theirs, document(self.CANARY, source="secret.md"), "0" * 64)
+            is None
+        )
 
     async def test_the_database_itself_keeps_a_scope_to_its_workspace(self, filled, stranger, workspace_id):
         def everything(scope):

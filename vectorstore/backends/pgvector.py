@@ -1,14 +1,17 @@
 """Backend `pgvector`: vectors beside their rows in PostgreSQL, on Django's ORM."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models.functions import Now
-from pgvector.django import CosineDistance
+from django.db import connection
 
+from vectorstore import candidates
 from vectorstore.backends import fitting
+from vectorstore.candidates import Narrowing
+from vectorstore.filters import Filter
 from vectorstore.models import ChunkVector, VectorSet
 from vectorstore.scope import Scope
 from vectorstore.values import Entry, Scored, SetInfo, SetStats
@@ -30,8 +33,9 @@ class PgVector:
         await self._scope.run(_remove, vectors, chunk_ids)
 
     async def search(
-        self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Mapping[str, Any] | None = None
+        self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Filter | None = None
     ) -> list[Scored]:
+        # Filters are the look-up's: the manager asks PostgreSQL for both in one statement and doesn't come this way.
         return await self._scope.run(_search, vectors, vector, k=k)
 
     async def drop(self, vectors: SetInfo) -> None:
@@ -41,7 +45,7 @@ class PgVector:
         return await self._scope.run(_stats, vectors)
 
     async def health(self) -> None:
-        await self._scope.run(lambda scope: Now())
+        await self._scope.run(_look)
 
 
 def create(config: dict[str, Any]) -> PgVector:
@@ -74,12 +78,14 @@ def _stats(scope: Scope, vectors: SetInfo) -> SetStats:
     return SetStats(vectors=_vectors(scope, vectors).count())
 
 
+def _look(scope: Scope) -> None:
+    scope.vector_sets.exists()
+
+
 def _search(scope: Scope, vectors: SetInfo, vector: Sequence[float], *, k: int) -> list[Scored]:
-    rows = (
-        _vectors(scope, vectors)
-        .annotate(distance=CosineDistance("embedding", list(vector)))
-        .order_by("distance", "id")
-        .values_list("chunk_id", "distance")[:k]
-    )
-    # A vector without length has no distance: a text without words, or such a question.
-    return [Scored(chunk_id, 1 - distance) for chunk_id, distance in rows if not math.isnan(distance)]
+    ours = replace(vectors, workspace_id=scope.workspace_id)
+    text, values = candidates.nearest(ours, vector, limit=k, narrowing=Narrowing())
+    with connection.cursor() as cursor:
+        cursor.execute(text, values)
+        # A vector without length has no distance: a text without words, or such a question.
+        return [Scored(chunk_id, 1 - distance) for chunk_id, distance in cursor.fetchall() if not math.isnan(distance)]

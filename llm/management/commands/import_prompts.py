@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.models import Workspace
+from accounts.commands import add_whose, workspace_of
 from kernel.errors import ChainError
 from llm import prompt_files
 
@@ -21,14 +19,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSON file, a folder of them, or a glob")
-        whose = parser.add_mutually_exclusive_group(required=True)
-        whose.add_argument("--user", metavar="NAME", help="into this person's own workspace")
-        whose.add_argument("--workspace", metavar="ID", help="into this workspace")
+        add_whose(parser, required=True)
         parser.add_argument("--activate", action="store_true", help="have the prompts answer at once")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        workspace = _workspace(options["user"], options["workspace"])
+        workspace = workspace_of(options["user"], options["workspace"])
         # A file may be reached twice, by its folder and by its name.
         files = dict.fromkeys(file.resolve() for path in options["paths"] for file in _expanded(path))
         outcomes: Counter[str] = Counter()
@@ -59,17 +55,6 @@ def _expanded(pattern: str) -> Iterator[Path]:
         if not matches:
             raise CommandError(f"There is no file or folder {pattern!r}.")
         yield from (Path(match) for match in matches if Path(match).is_file())
-
-
-def _workspace(user: str | None, workspace: str | None) -> Workspace:
-    try:
-        if workspace is not None:
-            return Workspace.objects.get(id=UUID(workspace))
-        named = {f"personal_of__{get_user_model().USERNAME_FIELD}": user}
-        return Workspace.objects.get(**named)
-    except (ValueError, Workspace.DoesNotExist) as error:
-        what = f"workspace {workspace!r}" if workspace is not None else f"user {user!r} with a workspace of their own"
-        raise CommandError(f"There is no {what}.") from error
 
 
 def _summary(outcomes: Counter[str]) -> str:

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from accounts.models import Workspace
+from accounts.commands import add_whose, workspace_of
 from kernel import database
 from kernel.conf import config as settings
 from kernel.errors import ChainError
@@ -44,9 +42,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder (with all below it) or a glob")
-        whose = parser.add_mutually_exclusive_group()
-        whose.add_argument("--user", metavar="NAME", help="into this person's own workspace")
-        whose.add_argument("--workspace", metavar="ID", help="into this workspace")
+        add_whose(parser)
         parser.add_argument("--collection", metavar="NAME", help="the collection (default: %(default)s)")
         parser.add_argument("--queue", action="store_true", help="leave the work to the Celery workers")
         parser.set_defaults(collection=settings().vector_store.default_collection)
@@ -64,7 +60,7 @@ class Command(BaseCommand):
             raise CommandError(f"{outcomes['failed']} of {len(unique)} files could not be indexed.")
 
     async def _ingest(self, found: Sequence[Found], options: dict[str, Any]) -> Counter[str]:
-        workspace = await database.run(_workspace, options["user"], options["workspace"])
+        workspace = await database.run(workspace_of, options["user"], options["workspace"])
         manager = VectorStoreManager(workspace.id)
         await manager.collection(options["collection"])
         outcomes: Counter[str] = Counter()
@@ -143,31 +139,6 @@ def _source(path: Path) -> str:
     whole = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links and lose the name that people know
     here = Path.cwd()
     return storable(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
-
-
-def _workspace(user: str | None, workspace: str | None) -> Workspace:
-    """The workspace to index into. Raises CommandError that says how to name one."""
-    if workspace is not None:
-        return _by_id(workspace)
-    users = get_user_model().objects
-    people = users.filter(**{get_user_model().USERNAME_FIELD: user}) if user is not None else users.all()
-    count = people.count()
-    if user is not None and not count:
-        raise CommandError(f"There is no user {user!r}.")
-    if count != 1:
-        fix = "name one with --user NAME or --workspace ID" if count else "make one with `manage.py createsuperuser`"
-        raise CommandError(f"There are {count} users, so whose documents these are is not clear: {fix}.")
-    found = Workspace.objects.filter(personal_of=people.get()).first()
-    if found is None:
-        raise CommandError(f"{people.get()} has no personal workspace: name one with --workspace ID.")
-    return found
-
-
-def _by_id(text: str) -> Workspace:
-    try:
-        return Workspace.objects.get(id=UUID(text))
-    except (ValueError, Workspace.DoesNotExist) as error:
-        raise CommandError(f"There is no workspace {text!r}.") from error
 
 
 def _summary(outcomes: Counter[str]) -> str:

@@ -5,10 +5,9 @@ from argparse import ArgumentParser
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.models import Workspace
+from accounts.commands import add_whose, workspace_of
 from kernel.conf import config as settings
 from kernel.errors import ChainError
 from llm.embeddings.embedder import embedder
@@ -29,12 +28,10 @@ class Command(BaseCommand):
         parser.add_argument("model", metavar="MODEL", help="an alias of EMBEDDINGS['MODELS'], or 'default'")
         parser.add_argument("--backend", metavar="NAME", help="the store (default: the one of the settings)")
         parser.add_argument("--cancel", action="store_true", help="give up what is under way")
-        whose = parser.add_mutually_exclusive_group(required=True)
-        whose.add_argument("--user", metavar="NAME", help="of this person's own workspace")
-        whose.add_argument("--workspace", metavar="ID", help="of this workspace")
+        add_whose(parser, required=True)
 
     def handle(self, *_: Any, **options: Any) -> None:
-        workspace = _workspace(options["user"], options["workspace"])
+        workspace = workspace_of(options["user"], options["workspace"])
         try:
             run_async(self._work, Scope(workspace.id), options)
         except ChainError as error:
@@ -68,17 +65,6 @@ class Command(BaseCommand):
                 return "failed"
             await asyncio.sleep(_LOOK)
         return "switched"
-
-
-def _workspace(user: str | None, workspace: str | None) -> Workspace:
-    model = get_user_model()
-    try:
-        if workspace is not None:
-            return Workspace.objects.get(id=UUID(workspace))
-        return Workspace.objects.get(personal_of=model.objects.get(**{model.USERNAME_FIELD: user}))
-    except (ValueError, Workspace.DoesNotExist, model.DoesNotExist) as error:
-        named = f"workspace {workspace!r}" if workspace is not None else f"user {user!r} with a personal workspace"
-        raise CommandError(f"There is no {named}.") from error
 
 
 def _collection(scope: Scope, name: str) -> UUID:

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from accounts.commands import add_whose, workspace_of
 from kernel import database
 from kernel.errors import ChainError, Invalid
 from llm.tasks import run_async
-from vectorstore.management.commands.ingest import _workspace
 from vectorstore.manager import VectorStoreManager
 from vectorstore.values import Hit
 
@@ -24,9 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("query", metavar="QUERY", help="a question, or words")
-        whose = parser.add_mutually_exclusive_group()
-        whose.add_argument("--user", metavar="NAME", help="in this person's own workspace")
-        whose.add_argument("--workspace", metavar="ID", help="in this workspace")
+        add_whose(parser)
         parser.add_argument("--collection", metavar="NAME", help="the collection's name or id (else the default one)")
         parser.add_argument("--mode", choices=("vector", "text", "hybrid"), default="hybrid")
         parser.add_argument("--k", type=int, default=4, help="at most so many passages (%(default)s)")
@@ -48,7 +46,7 @@ class Command(BaseCommand):
 
 
 async def _search(options: dict[str, Any]) -> list[Hit]:
-    workspace = await database.run(_workspace, options["user"], options["workspace"])
+    workspace = await database.run(workspace_of, options["user"], options["workspace"])
     return await VectorStoreManager(workspace.id).search(
         options["query"],
         must_exist=options["collection"] is not None,
