@@ -197,7 +197,8 @@ class Message(Struct, frozen=True):
 
     `role`: USER, ASSISTANT or SYSTEM. `status`: pending, complete, stopped, failed or interrupted. `parent`: what a
     question follows (null at the beginning), an answer's question. People see the branch from the message with the
-    highest `order` up through the parents; a deleted message is part of it and is not shown.
+    highest `order` up through the parents; a deleted message is part of it and is not shown. `sources` are the hits of
+    the `sources` frame, each with `cited`: whether the text bears its mark.
     """
 
     id: UUID
