@@ -1,7 +1,7 @@
 """REST for sessions, history and tokens: `/api/v1/…`, described at `/api/v1/docs`.
 
-A view turns a request into one unit of database work and its result into JSON; rules live in chat.turns and
-chat.replay.
+A view turns a request into one unit of database work and its result into JSON; rules live in chat.sessions,
+chat.turns and chat.replay.
 """
 
 from datetime import datetime
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from accounts import tokens
 from accounts.access import Caller
 from accounts.rest import caller_of
-from chat import branches, replay, turns, wire
+from chat import branches, replay, sessions, wire
 from chat.models import ChatSession
 from chat.runtime import Runtime
 from kernel import database
@@ -121,7 +121,7 @@ async def list_sessions(
 @router.post("/sessions", response={201: SessionOut}, summary="Create a session")
 async def create_session(request: HttpRequest, body: SessionIn) -> Status[ChatSession]:
     made = await database.run(
-        turns.create_session,
+        sessions.create_session,
         caller_of(request),
         workspace_id=body.workspace,
         title=body.title,
@@ -133,13 +133,13 @@ async def create_session(request: HttpRequest, body: SessionIn) -> Status[ChatSe
 
 @router.get("/sessions/{uuid:session_id}", response=SessionOut, summary="One session")
 async def get_session(request: HttpRequest, session_id: UUID) -> ChatSession:
-    return await database.run(turns.find_session, caller_of(request), session_id)
+    return await database.run(sessions.find_session, caller_of(request), session_id)
 
 
 @router.patch("/sessions/{uuid:session_id}", response=SessionOut, summary="Change what is named of a session")
 async def change_session(request: HttpRequest, session_id: UUID, body: SessionChange) -> ChatSession:
     changes = body.model_dump(exclude_unset=True)
-    return await database.run(turns.change_session, caller_of(request), session_id, changes)
+    return await database.run(sessions.change_session, caller_of(request), session_id, changes)
 
 
 @router.get("/sessions/{uuid:session_id}/messages", response=HistoryPage, summary="A page of a session's history")

@@ -12,7 +12,7 @@ from django.db.models import F, Func, IntegerField, QuerySet
 from accounts import access
 from accounts.access import Caller
 from chat.models import ChatHistory, ChatSession, MessageStatus, Run
-from chat.turns import find_session
+from chat.sessions import find_session
 from kernel.conf import config
 from kernel.errors import NotAuthenticated, NotFound, Refused
 

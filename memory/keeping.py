@@ -59,11 +59,11 @@ async def work(session_id: UUID) -> None:
             logger.warning("action=memory_job_failed session=%s error=%s", session_id, error.code)
             await database.run(jobs.failed, claim, error.code, getattr(error, "retry_after", None))
             return
-        except Exception as error:
-            # Not the error's text: it may quote a message.
+        except Exception as error:  # noqa: BLE001  whatever it was, the job's row says so
+            # Not the error's text, and not to Celery, which would log it: it may quote a message.
             logger.error("action=memory_job_failed session=%s error=%s", session_id, type(error).__name__)  # noqa: TRY400
             await database.run(jobs.failed, claim, "internal")
-            raise
+            return
         if not await database.run(jobs.done, claim):
             logger.info("action=memory_kept session=%s", session_id)
             return

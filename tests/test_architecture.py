@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from chat import turns
+from chat import sessions, turns
 from chat.hub import Hub
 from chat.models import ChatHistory, MessageStatus
 from chat.runner import Runner
@@ -128,7 +128,7 @@ CALL = Call(number=0, alias="default", provider="fake", model="fake", parameters
 async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     holding = await configuration.current(session.workspace_id)  # once a change and process
     for number in range(2):  # the second has a history; it must not cost more
         with queries(monkeypatch) as seen:
@@ -151,7 +151,7 @@ async def test_a_message_costs_seven_queries_to_accept_and_six_to_finish(
 async def test_budgets_cost_three_queries_to_accept_six_a_call_and_two_to_finish(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     for kind in BudgetKind:
         for per in Budget.Per:
             values: dict[str, Any] = {"workspace_id": session.workspace_id, "kind": kind, "limit": 10**6, "per": per}
@@ -183,7 +183,7 @@ async def test_budgets_cost_three_queries_to_accept_six_a_call_and_two_to_finish
 
 
 async def test_a_repeat_costs_three_queries(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     send = partial(turns.accept, person.caller, session.id, client_id="m", text="hello", owner="me")
     await database.run(send)
     with queries(monkeypatch) as seen:
@@ -207,7 +207,7 @@ async def test_a_whole_turn_costs_the_same_with_a_long_history(person: Person, m
         return seen
 
     try:
-        session = await database.run(turns.create_session, person.caller)
+        session = await database.run(sessions.create_session, person.caller)
         await ask(0)
         second = await ask(1)
         for number in range(2, 12):

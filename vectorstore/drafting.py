@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ from django.db.models.functions import Now
 
 from kernel.conf import config
 from kernel.ids import new_id
-from llm.embeddings.embedder import Embedder
+from llm.embeddings.embedder import Embedder, embedder, embedder_of
 from vectorstore import cached_embeddings
 from vectorstore.backends import backend
 from vectorstore.cached_embeddings import Progress
+from vectorstore.errors import EmbeddingMismatch
 from vectorstore.models import Garbage
 from vectorstore.rows import BESIDE
 from vectorstore.scope import Scope
-from vectorstore.values import CollectionInfo, Draft, Entry, Piece, SetInfo, SourceDocument
+from vectorstore.values import CollectionInfo, Draft, Entry, Piece, SetInfo, SourceDocument, Space
 
 if TYPE_CHECKING:
     from vectorstore.splitting import Passage
@@ -50,9 +51,7 @@ async def draft(
         split, document.text, markdown=document.markdown, size=options.chunk_size, overlap=options.chunk_overlap
     )
     title = document.title or (document.markdown and title_of(document.text)) or document.source
-    # The title and the headings are embedded too: "the warranty of the X200" often names what the passage doesn't.
-    paths = [" > ".join(dict.fromkeys((title, *passage.headings))) for passage in passages]
-    texts = [f"{path}\n\n{passage.text}" for path, passage in zip(paths, passages, strict=True)]
+    texts = [embedded_text(title, passage.headings, passage.text) for passage in passages]
     hashes = [sha256(text.encode()).hexdigest() for text in texts]
     sets = [each for each in (into.active, into.building) if each is not None]
     vectors = {
@@ -73,6 +72,30 @@ async def draft(
         if each.backend != BESIDE and pieces:
             await _write_outside(scope, each, made)
     return made
+
+
+def embedded_text(title: str, headings: Sequence[str], text: str) -> str:
+    """What is embedded of a passage.
+
+    The title and the headings, too: "the warranty of the X200" often names what the passage doesn't.
+    """
+    return f"{' > '.join(dict.fromkeys((title, *headings)))}\n\n{text}"
+
+
+def embedder_for(into: CollectionInfo, vectors: SetInfo) -> Embedder:
+    """The embedding model of a set. Raises EmbeddingMismatch if the settings don't name it."""
+    found = embedder_of(vectors.space.model, vectors.space.dimension)
+    if found is None:
+        raise mismatch(into.name, vectors.space, embedder())
+    return found
+
+
+def mismatch(collection: str, theirs: Space, ours: Embedder) -> EmbeddingMismatch:
+    return EmbeddingMismatch(
+        f"The collection {collection!r} holds vectors of {theirs.model} ({theirs.dimension} dimensions), but the"
+        f" settings name {ours.model} ({ours.dimension}). Set EMBEDDINGS back, add the model to EMBEDDINGS['MODELS'],"
+        " or use another collection."
+    )
 
 
 def _piece(document: SourceDocument, passage: "Passage", embedded_hash: str, vectors: dict[UUID, list[float]]) -> Piece:

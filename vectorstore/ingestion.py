@@ -20,13 +20,12 @@ from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, Unavailable
 from kernel.text import storable
-from llm.embeddings.embedder import Embedder, embedder_of
 from vectorstore import claims, drafting, fetching
 from vectorstore.claims import Claim, ClaimLost
-from vectorstore.errors import EmbeddingMismatch, NoText
+from vectorstore.errors import NoText
 from vectorstore.parsing import documents as parsing
 from vectorstore.scope import Scope
-from vectorstore.values import CollectionInfo, Ingested, SetInfo, SourceDocument
+from vectorstore.values import Ingested, SourceDocument
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ async def _index(ours: Claim) -> Ingested:
     async def progress(done: int, total: int) -> None:
         await database.run(claims.show, ours, done=done, total=total)
 
-    made = await drafting.draft(scope, ours.into, document, embedder_of=embedder_for, progress=progress)
+    made = await drafting.draft(scope, ours.into, document, embedder_of=drafting.embedder_for, progress=progress)
     if not made.pieces:
         raise NoText(f"{parsing.shown(ours.name)} has no text to index.")
     return await scope.run(claims.finish, ours, made)
@@ -147,18 +146,6 @@ def _date(value: Any) -> datetime | None:
         except ValueError:
             return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def embedder_for(into: CollectionInfo, vectors: SetInfo) -> Embedder:
-    """The embedding model of a set. Raises EmbeddingMismatch if the settings don't name it."""
-    found = embedder_of(vectors.space.model, vectors.space.dimension)
-    if found is None:
-        raise EmbeddingMismatch(
-            f"The collection {into.name!r} holds vectors of {vectors.space.model} ({vectors.space.dimension}"
-            " dimensions), which the settings don't name. Set EMBEDDINGS back, add the model to EMBEDDINGS['MODELS'],"
-            " or use another collection."
-        )
-    return found
 
 
 def _atomic(unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -13,24 +13,31 @@ from kernel import database, jobs
 from kernel.conf import config as settings
 from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
-from llm.embeddings.embedder import Embedder, embedder_of
+from llm.embeddings.embedder import Embedder
 from llm.embeddings.embedder import embedder as configured_embedder
 from vectorstore import claims, drafting, ranking, rows, searching
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
-from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.searching import Plan
-from vectorstore.values import CollectionInfo, Hit, Ingested, Scored, SearchRequest, SetInfo, SourceDocument, Space
+from vectorstore.values import (
+    LONGEST_SOURCE,
+    CollectionInfo,
+    Hit,
+    Ingested,
+    Scored,
+    SearchRequest,
+    SetInfo,
+    SourceDocument,
+    Space,
+)
 
 #: Of a backend outside PostgreSQL, however many of them a filter leaves out.
 _MOST_ASKED = 1000
 
 if TYPE_CHECKING:
     from vectorstore.langchain import ManagerRetriever
-
-_LONGEST_SOURCE = 1000
 
 
 class VectorStoreManager:
@@ -191,18 +198,12 @@ class VectorStoreManager:
         return backend(vectors.backend, self._scope.workspace_id)
 
     def _embedder(self, found: CollectionInfo, vectors: SetInfo) -> Embedder:
-        theirs = vectors.space
-        if self._given is not None and (self._given.model, self._given.dimension) == (theirs.model, theirs.dimension):
-            return self._given
-        known = None if self._given is not None else embedder_of(theirs.model, theirs.dimension)
-        if known is None:
-            ours = self._given or configured_embedder()
-            raise EmbeddingMismatch(
-                f"The collection {found.name!r} holds vectors of {theirs.model} ({theirs.dimension} dimensions), but"
-                f" the settings name {ours.model} ({ours.dimension}). Set EMBEDDINGS back, add the model to"
-                " EMBEDDINGS['MODELS'], or use another collection."
-            )
-        return known
+        given, theirs = self._given, vectors.space
+        if given is None:
+            return drafting.embedder_for(found, vectors)
+        if (given.model, given.dimension) != (theirs.model, theirs.dimension):
+            raise drafting.mismatch(found.name, theirs, given)
+        return given
 
     async def _ingest(self, into: CollectionInfo, document: SourceDocument) -> Ingested:
         document = _checked(document)
@@ -219,8 +220,8 @@ def _named(collection: str | None) -> str:
 
 
 def _check_source(source: str) -> None:
-    if not source or len(source) > _LONGEST_SOURCE:
-        raise Invalid(f"A document's source has 1 to {_LONGEST_SOURCE} characters; {source[:60]!r} has {len(source)}.")
+    if not source or len(source) > LONGEST_SOURCE:
+        raise Invalid(f"A document's source has 1 to {LONGEST_SOURCE} characters; {source[:60]!r} has {len(source)}.")
 
 
 async def _tell(made: Submitted) -> None:

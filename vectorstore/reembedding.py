@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 from kernel import database
 from kernel.errors import ChainError, Conflict, NotFound
 from llm.embeddings.embedder import Embedder, embedder_of
-from vectorstore import cached_embeddings
+from vectorstore import cached_embeddings, drafting
 from vectorstore.backends import backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.models import ChunkVector, Collection, Garbage, SetState, VectorSet
@@ -172,7 +172,9 @@ async def _fill(ours: _Work, after: UUID | None, embedder: Embedder) -> tuple[Ou
 
 async def _add(ours: _Work, rows: Sequence[dict[str, Any]], embedder: Embedder) -> bool:
     """Whether the set is still this worker's."""
-    texts = [_embedded(row) for row in rows]
+    texts = [
+        drafting.embedded_text(row["document__title"], row["metadata"].get("headings", ()), row["text"]) for row in rows
+    ]
     hashes = [sha256(text.encode()).hexdigest() for text in texts]
     made = await cached_embeddings.vectors(ours.scope, embedder, texts, hashes)
     vectors = dict(zip((row["id"] for row in rows), made, strict=True))
@@ -184,12 +186,6 @@ async def _add(ours: _Work, rows: Sequence[dict[str, Any]], embedder: Embedder) 
     ]
     await backend(ours.vectors.backend, ours.scope.workspace_id).add(ours.vectors, entries)
     return await ours.scope.run(_added_outside, ours, list(vectors))
-
-
-def _embedded(row: dict[str, Any]) -> str:
-    """As drafting.draft has it."""
-    path = dict.fromkeys((row["document__title"], *row["metadata"].get("headings", ())))
-    return f"{' > '.join(path)}\n\n{row['text']}"
 
 
 def _embedder(space: Space) -> Embedder:

@@ -8,10 +8,10 @@ from kernel.text import storable
 from llm.registry import document_parsers
 from vectorstore.errors import DocumentTooLarge
 from vectorstore.parsing.documents import shown, sniff
+from vectorstore.values import LONGEST_SOURCE
 
 #: Files of one request; Django's own bound (DATA_UPLOAD_MAX_NUMBER_FILES) is the same.
 MAX_FILES = 100
-_LONGEST_SOURCE = 1000
 
 
 def source_of(name: str) -> str:
@@ -26,8 +26,8 @@ def source_of(name: str) -> str:
     source = "/".join(part for part in parts if part not in ("", ".", ".."))
     if not source:
         raise Invalid("A file needs a name.")
-    if len(source) > _LONGEST_SOURCE:
-        raise Invalid(f"A file's path has at most {_LONGEST_SOURCE} characters.")
+    if len(source) > LONGEST_SOURCE:
+        raise Invalid(f"A file's path has at most {LONGEST_SOURCE} characters.")
     return source
 
 

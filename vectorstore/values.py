@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+#: Characters of what names a document in its collection.
+LONGEST_SOURCE = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDocument:

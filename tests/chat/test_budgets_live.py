@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from chat import turns
+from chat import sessions, turns
 from kernel import database
 from llm import counters, prices, spend
 from llm.models import Budget, BudgetCounter, InteractionLog, ModelPrice, Reservation
@@ -40,7 +40,7 @@ async def set_budget(person: Person, kind: str, limit: float | Decimal, **more: 
 
 async def sockets(person: Person, servers: tuple[Server, Server], count: int) -> list[Client]:
     """Sockets at `count` new sessions, on both servers by turns."""
-    sessions = [(await database.run(turns.create_session, person.caller)).id for _ in range(count)]
+    sessions = [(await database.run(sessions.create_session, person.caller)).id for _ in range(count)]
     clients = [person.client(servers[number % 2], str(each)) for number, each in enumerate(sessions)]
     for start in range(0, count, 20):
         await asyncio.gather(*(client.connect() for client in clients[start : start + 20]))
@@ -252,7 +252,7 @@ async def test_the_end_of_an_answer_whose_session_was_deleted_is_still_accounted
 
 async def test_what_was_lost_with_its_session_is_given_back_a_day_later(person: Person) -> None:
     await set_budget(person, "concurrent_runs", 1)
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     await database.run(turns.accept, person.caller, session.id, client_id="m", text="hello", owner="nobody")
     await database.run(session.delete)
     rows = Reservation.objects.filter(workspace=person.user.personal_workspace)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from chat import turns
+from chat import sessions, turns
 from chat.hub import Hub
 from chat.models import MessageStatus, Run
 from chat.runner import Runner
@@ -43,7 +43,7 @@ async def runner(hub: MuteHub) -> AsyncIterator[Runner]:
 async def test_a_run_that_could_not_be_begun_is_left_to_another_process(
     runner: Runner, hub: MuteHub, person: Person
 ) -> None:
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     accepted = await runner.send(person.caller, session.id, client_id="a", text="hello")
     await asyncio.wait_for(hub.asked.wait(), 5)
     async with asyncio.timeout(5):
@@ -55,7 +55,7 @@ async def test_a_run_that_could_not_be_begun_is_left_to_another_process(
 
 
 async def test_a_full_process_still_acks_what_it_has_committed(person: Person) -> None:
-    session = await database.run(turns.create_session, person.caller)
+    session = await database.run(sessions.create_session, person.caller)
     said = {"client_id": "a", "text": "hello", "owner": "me"}
     first = await database.run(turns.accept, person.caller, session.id, **said)
     repeat = await database.run(turns.accept, person.caller, session.id, **said, full=True)

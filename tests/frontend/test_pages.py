@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 
 from accounts.access import caller_of
-from chat import turns
+from chat import sessions
 from frontend.middleware import POLICY
 
 pytestmark = pytest.mark.django_db
@@ -31,14 +31,14 @@ def test_the_chat_is_behind_sign_in(client: Client) -> None:
 
 def test_a_missing_and_a_foreign_conversation_are_the_same_404(visitor: Client) -> None:
     other = get_user_model().objects.create_user("bob", "bob@example.org", "correct horse")
-    theirs = turns.create_session(caller_of(other)).id
+    theirs = sessions.create_session(caller_of(other)).id
     answers = [visitor.get(f"/c/{each}/") for each in (theirs, uuid4())]
     assert [answer.status_code for answer in answers] == [404, 404]
     assert answers[0].content == answers[1].content
 
 
 def test_ones_own_conversation_opens_by_its_address(visitor: Client) -> None:
-    mine = turns.create_session(caller_of(get_user_model().objects.get(username="ann"))).id
+    mine = sessions.create_session(caller_of(get_user_model().objects.get(username="ann"))).id
     assert f'data-session="{mine}"' in visitor.get(f"/c/{mine}/").content.decode()
 
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from accounts.access import workspace_for
 from accounts.models import Workspace
-from chat import turns
+from chat import sessions, turns
 from kernel import database
 from llm import execution, sweeping, versions
 from llm.execution import Executions
@@ -121,7 +121,7 @@ async def test_a_run_that_was_lost_with_its_session_is_ended_by_the_sweep(person
     def lose() -> None:
         place = workspace_for(person.caller)
         Budget.objects.create(workspace=place, kind=BudgetKind.RUNS, limit=1)
-        session = turns.create_session(person.caller)
+        session = sessions.create_session(person.caller)
         turns.accept(person.caller, session.pk, client_id="m", text="hello", owner="nobody")
         session.delete()
 

@@ -7,7 +7,8 @@ import pytest
 
 from accounts.access import workspace_for
 from chat.models import ChatSession, Run
-from chat.turns import accept, create_session
+from chat.sessions import create_session
+from chat.turns import accept
 from kernel import database
 from tests.conftest import Person
 

@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 
 from chat import answers
-from chat.turns import Turn, create_session
+from chat.sessions import create_session
+from chat.turns import Turn
 from kernel import database
 from llm.events import ModelStarted, Step, Text
 from llm.journal import RunJournal
