@@ -40,8 +40,8 @@ async def set_budget(person: Person, kind: str, limit: float | Decimal, **more: 
 
 async def sockets(person: Person, servers: tuple[Server, Server], count: int) -> list[Client]:
     """Sockets at `count` new sessions, on both servers by turns."""
-    sessions = [(await database.run(sessions.create_session, person.caller)).id for _ in range(count)]
-    clients = [person.client(servers[number % 2], str(each)) for number, each in enumerate(sessions)]
+    opened = [(await database.run(sessions.create_session, person.caller)).id for _ in range(count)]
+    clients = [person.client(servers[number % 2], str(each)) for number, each in enumerate(opened)]
     for start in range(0, count, 20):
         await asyncio.gather(*(client.connect() for client in clients[start : start + 20]))
     return clients

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def filled():
+    # Those of tests through live servers share this database.
+    get_user_model().objects.all().delete()
     user = get_user_model().objects.create_user("ada")
     documents = [
         SourceDocument(source="sky.md", text="the sky [bold] is blue", title="Sky", metadata={"year": 2020}),

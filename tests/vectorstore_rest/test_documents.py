@@ -142,15 +142,23 @@ async def test_what_is_kept_is_never_a_page(place: Place) -> None:
 
 
 async def test_the_list_by_state_uses_its_index(place: Place) -> None:
-    await place.ingest()
+    made = await place.ingest()
 
     def plan() -> str:
-        rows = Document.objects.filter(collection_id=uuid4(), state=DocumentState.FAILED).order_by("-id")[:31]
+        ours = Document.objects.get(id=made)
+        Document.objects.bulk_create(
+            Document(
+                workspace_id=ours.workspace_id,
+                collection_id=ours.collection_id,
+                title="t",
+                source=f"{n}.md",
+                state=DocumentState.FAILED if n % 100 == 0 else DocumentState.READY,
+            )
+            for n in range(3000)
+        )
         with connection.cursor() as cursor:
-            cursor.execute("SET enable_seqscan = off")
-            try:
-                return rows.explain()
-            finally:
-                cursor.execute("RESET enable_seqscan")
+            cursor.execute("ANALYZE vectorstore_document")
+        rows = Document.objects.filter(collection_id=ours.collection_id, state=DocumentState.FAILED)
+        return rows.order_by("-id")[:31].explain()
 
     assert "document_by_state" in await database.run(plan)
