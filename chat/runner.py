@@ -372,7 +372,13 @@ class Runner:
             return
         room = config().chat.max_turns_per_process - len(self.jobs)
         began = monotonic()
-        taken = await database.run_ahead(turns.take_over, self.owner, limit=min(20, max(room, 0))) if room > 0 else []
+        if room <= 0:
+            return
+        options = config().chat
+        # An outage that this call sat out was shorter than that for no owner to miss a renewal because of it.
+        patience = options.lease_seconds - options.renew_seconds - options.sweep_seconds
+        before = began + max(patience, options.renew_seconds)
+        taken = await database.run_ahead(turns.take_over, self.owner, limit=min(20, room), before=before)
         for one in taken:
             logger.info("action=taken_over run=%s attempt=%d", one.turn.run_id, one.turn.attempt)
             mine = self.jobs.get(one.turn.answer_id)

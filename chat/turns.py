@@ -8,6 +8,7 @@ models or Redis.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from accounts.access import Caller
 from chat import sessions
 from chat.models import ChatHistory, ChatSession, MessageRole, MessageStatus, Run
 from kernel.conf import config
-from kernel.errors import Busy, Conflict, Invalid, NotFound, TooLarge
+from kernel.errors import Busy, Conflict, DatabaseUnavailable, Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm import budgets, configuration, ledger, usage
 from llm import generation as generations
@@ -351,8 +352,12 @@ class TakenOver:
     stop_requested: bool
 
 
-def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
-    """Claim runs whose lease ran out; each gets a new attempt number, so that its old owner's writes lose."""
+def take_over(owner: str, *, limit: int, before: float) -> list[TakenOver]:
+    """Claim runs whose lease ran out; each gets a new attempt number, so that its old owner's writes lose.
+
+    Raises DatabaseUnavailable if the database answers only after `before`, by time.monotonic: while it was away the
+    owners could not renew, so whose lease really ran out is not known.
+    """
     with transaction.atomic():
         runs = list(
             Run.objects.filter(status=MessageStatus.PENDING, lease_expires_at__lt=Now())
@@ -360,6 +365,8 @@ def take_over(owner: str, *, limit: int = 20) -> list[TakenOver]:
             .select_related("session", "question", "message")
             .order_by("lease_expires_at")[:limit]
         )
+        if monotonic() > before:
+            raise DatabaseUnavailable
         for run in runs:
             run.attempt += 1
             Run.objects.filter(id=run.id).update(owner=owner, attempt=run.attempt, lease_expires_at=_lease_end())

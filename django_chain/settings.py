@@ -104,7 +104,15 @@ DATABASES: dict[str, Any] = {
 DATABASES["default"].setdefault("OPTIONS", {})
 # A session's queries may not hang, and a waiting unit gives up soon: the client then gets a typed error.
 DATABASES["default"]["OPTIONS"] |= {
-    "pool": {"min_size": 2, "max_size": int(_env("DATABASE_POOL", "12")), "timeout": 2, "max_lifetime": 1800},
+    "pool": {
+        "min_size": 2,
+        "max_size": int(_env("DATABASE_POOL", "12")),
+        "timeout": 2,
+        # The pool waits twice as long after each failure, for this many seconds at most. Longer, and a process would
+        # find the database back after others have, who then take its answers for abandoned.
+        "reconnect_timeout": 2,
+        "max_lifetime": 1800,
+    },
     "connect_timeout": 3,
     "options": "-c statement_timeout=5000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=15000",
 }

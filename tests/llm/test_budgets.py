@@ -425,6 +425,9 @@ class TestBounds:
             open_run(configuration, run)
             ledger.open_call(run, call(), (), configuration)
         finally:
+            # The connection goes back to a pool, with its settings.
+            with connection.cursor() as cursor:
+                cursor.execute("RESET timezone")
             connections.close_all()
         rows = dict(BudgetCounter.objects.filter(workspace=workspace).values_list("key", "window"))
         after = datetime.now(UTC)

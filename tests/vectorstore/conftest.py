@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection
 
 from kernel import database
 from kernel.conf import Embeddings
@@ -39,6 +41,14 @@ async def new_workspace() -> UUID:
 
 def document(text: str, *, source: str = "a.md", **options: Any) -> SourceDocument:
     return SourceDocument(source=source, text=text, markdown=True, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emptied(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Tests of servers that ran before in this process leave their rows; here, rows are counted."""
+    with django_db_blocker.unblock():
+        call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
+        connection.close()
 
 
 @pytest.fixture

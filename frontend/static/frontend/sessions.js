@@ -26,7 +26,7 @@ export class SessionList {
     this.more.disabled = true;
     try {
       const page = await this.api.sessions(cursor);
-      for (const row of page.sessions) this.rows.set(row.id, row);
+      for (const row of page.sessions) this.#merge(row);
       // A refreshed first page doesn't shorten what "Show more" has brought.
       if (cursor || !this.paged) this.next = page.next;
       this.paged ||= Boolean(cursor);
@@ -42,6 +42,13 @@ export class SessionList {
   learn(row) {
     this.rows.set(row.id, { ...this.rows.get(row.id), ...row });
     this.#draw();
+  }
+
+  /** A row of the server's. It was read at another moment: a session that just got its first message has no title there. */
+  #merge(row) {
+    const known = this.rows.get(row.id);
+    const stale = known && this.updatedAt(row.id) >= Date.parse(row.updated_at);
+    this.rows.set(row.id, stale ? { ...row, updated_at: known.updated_at, title: row.title || known.title } : row);
   }
 
   select(id) {
