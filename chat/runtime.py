@@ -67,6 +67,7 @@ class Runtime:
         self.connections: set[Connected] = set()
         self.warm = False
         self._drained: asyncio.Task[None] | None = None
+        self._ending = False
         self._tasks: list[asyncio.Task[None]] = []
         self._original_handlers: dict[int, Any] = {}
 
@@ -145,6 +146,7 @@ class Runtime:
         """Drain first, then let the server's own handler end it; a second signal doesn't wait."""
         original = self._original_handlers[number]
         if self._drained is not None:
+            self._ending = True
             _call(original, number, frame)
             return
         self.loop.call_soon_threadsafe(self._start_drain, lambda: _call(original, number, frame))
@@ -152,7 +154,8 @@ class Runtime:
     def _start_drain(self, then: Callable[[], None]) -> None:
         if self._drained is None:
             self._drained = asyncio.create_task(self.drain(), name="chain-drain")
-            self._drained.add_done_callback(lambda _: then())
+            # A server that a second signal has ended meanwhile would take another call for a signal of its own.
+            self._drained.add_done_callback(lambda _: None if self._ending else then())
 
     async def drain(self) -> None:
         """Say goodbye, let the turns end or hand them over, close the sockets in batches."""
