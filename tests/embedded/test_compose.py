@@ -1,14 +1,20 @@
 """compose.yaml: what production needs is there, and no secret is."""
 
+import getpass
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import psycopg
 import pytest
 import yaml
+
+from django_chain.embedded import postgres
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TEXT = (_ROOT / "compose.yaml").read_text()
@@ -74,6 +80,35 @@ def test_no_secret_stands_in_it() -> None:
                 assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), name
     passwords = re.findall(r"://\w+:(.+?)@", _TEXT)
     assert passwords == ["${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"]
+
+
+def test_the_application_is_no_superuser_in_its_database(tmp_path: Path) -> None:
+    script = yaml.safe_load(_TEXT)["configs"]["application-role"]["content"].replace("$$", "$")
+    given = _SERVICES["db"]["environment"] | {"POSTGRES_PASSWORD": "it's \"$secret\\"}
+    with postgres.Postgres(tmp_path, fast=True) as server:
+        # As in the image: the superuser may come in by the socket.
+        identities = tmp_path / "postgres" / "pg_ident.conf"
+        identities.write_text(f"{identities.read_text()}us {getpass.getuser()} postgres\n")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGHUP)
+        sockets = unquote(urlsplit(server.url).netloc.split("@")[1])
+        psql = postgres._binary("psql").parent
+        env = os.environ | given | {"PATH": f"{psql}:{os.environ['PATH']}", "PGHOST": sockets}
+        with psycopg.connect(host=sockets, user="postgres", dbname="postgres", autocommit=True) as admin:
+            for kind in ("DATABASE", "ROLE"):
+                admin.execute(f"ALTER {kind} chain RENAME TO earlier")
+            admin.execute("CREATE DATABASE chain TEMPLATE template0")
+            admin.execute("ALTER ROLE postgres PASSWORD 'known'")
+        subprocess.run(["sh", "-c", script], env=env, check=True, timeout=60)
+        with psycopg.connect(server.url) as ours:
+            ours.execute("CREATE TABLE made (v vector(3))")
+            assert ours.execute(
+                "SELECT rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+            ).fetchone() == (False, False, False)
+        with psycopg.connect(host=sockets, user="postgres", dbname="postgres") as admin:
+            passwords = dict(admin.execute("SELECT rolname, rolpassword FROM pg_authid WHERE rolcanlogin").fetchall())
+        assert passwords["postgres"] is None
+        assert passwords["chain"].startswith("SCRAM-SHA-256$")
 
 
 def test_named_volumes_are_declared() -> None:
