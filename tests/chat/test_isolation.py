@@ -23,8 +23,8 @@ from llm.models import Budget, InteractionLog, Prompt, Workflow
 from tests.conftest import Person, make_person
 from tests.support.raw import Raw
 from tests.support.server import Server
-from vectorstore import collections
-from vectorstore.models import Access, Chunk, Document, IngestJob
+from vectorstore import collections, reembedding
+from vectorstore.models import Access, Chunk, Document, IngestJob, VectorSet
 from vectorstore.scope import Scope
 from vectorstore.values import Space
 
@@ -143,6 +143,24 @@ def _shelf(scene: Scene) -> dict[str, str]:
     return {name: str(each) for name, each in ids.items()} | {"unique": f"n{uuid4().hex}"}
 
 
+def _reembedded(scene: Scene) -> dict[str, str]:
+    """Such a collection, whose vectors are being made anew with the server's own model."""
+    ids = _outdated(scene)
+    made = embedder()
+    space = Space(model=made.model, dimension=made.dimension)
+    scope = Scope(UUID(scene.ids["workspace"]))
+    with scope.wall():
+        reembedding.begin(scope, UUID(ids["ref"]), space, "pgvector")
+    return ids
+
+
+def _outdated(scene: Scene) -> dict[str, str]:
+    """Such a collection, with vectors of a model that is none of the server's."""
+    ids = _shelf(scene)
+    VectorSet.objects.filter(collection_id=ids["ref"]).update(embedding_model="fake:old")
+    return ids
+
+
 PLACE = {"workspace": "{workspace}"}
 NAMED = {"workspace": "{workspace}", "name": "tone"}
 FLOW = NAMED | {"name": "flow"}
@@ -242,6 +260,11 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/documents/{document_id}/text"): Row(READ, query=PLACE, fresh=_shelf),
     ("GET", "/documents/{document_id}/chunks"): Row(READ, query=PLACE, fresh=_shelf),
     ("GET", "/chunks/{chunk_id}"): Row(READ, query=PLACE, fresh=_shelf),
+    ("POST", "/collections/{ref}/reembed"): Row(
+        (202, 202, 403, *ADD[3:]), query=PLACE, json={"model": "default"}, fresh=_outdated
+    ),
+    ("GET", "/collections/{ref}/reembed"): Row(READ, query=PLACE, fresh=_reembedded),
+    ("DELETE", "/collections/{ref}/reembed"): Row(DROP, query=PLACE, fresh=_reembedded),
     ("POST", "/search"): Row(READ_PLACE, json=PLACE | {"query": "x"}),
 }
 
