@@ -5,6 +5,8 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +20,23 @@ def pin(pid: int, core: int) -> None:
     """Keep a process, and what it starts later, on one core; does nothing where that can't be."""
     if can_pin():
         os.sched_setaffinity(pid, {core})
+
+
+@contextmanager
+def on_the_servers_core() -> Iterator[None]:
+    """Inside, this process is what is measured: all its threads, and what they start, run on the server's core."""
+    _pin_threads(SERVER_CORE)
+    try:
+        yield
+    finally:
+        _pin_threads(CLIENT_CORE)
+
+
+def _pin_threads(core: int) -> None:
+    tasks = Path("/proc/self/task")
+    for thread in [int(path.name) for path in tasks.iterdir()] if tasks.exists() else [os.getpid()]:
+        with suppress(ProcessLookupError):
+            pin(thread, core)
 
 
 def can_pin() -> bool:

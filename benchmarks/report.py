@@ -11,17 +11,24 @@ _started = time.monotonic()
 
 @dataclass(frozen=True)
 class Aim:
-    """At most `limit`, as a value or as a multiple of the peer's; `cheaper`: at most one `limit`-th of the peer's."""
+    """At most `limit`, as a value or as a multiple of the peer's. `cheaper`: at most one `limit`-th of the peer's;
+    `at_least`: no less than `limit`, for what is better the more it is.
+    """
 
     limit: float
     cheaper: bool = False
+    at_least: bool = False
 
     def text(self, value: float, peer: float | None, unit: str) -> str:
+        sign = "≥" if self.at_least else "≤"
         if peer is None:
-            return f"≤ {self.limit:g} {unit} {_mark(value <= self.limit)}"
+            return f"{sign} {self.limit:g} {unit}".rstrip() + f" {_mark(self._met(value, self.limit))}"
         if self.cheaper:
             return f"≥ {self.limit:g} x cheaper {_mark(value * self.limit <= peer)}"
-        return f"≤ {self.limit:g} x {_mark(value <= self.limit * peer)}"
+        return f"{sign} {self.limit:g} x {_mark(self._met(value, self.limit * peer))}"
+
+    def _met(self, value: float, limit: float) -> bool:
+        return value >= limit if self.at_least else value <= limit
 
 
 @dataclass
@@ -36,20 +43,26 @@ class Measure:
     aims: dict[str, Aim] = field(default_factory=dict)
     #: Printed below the table.
     notes: list[str] = field(default_factory=list)
+    #: Whether the highest round is the best one.
+    more_is_better: bool = False
 
     def add(self, server: str, value: float) -> None:
         self.values.setdefault(server, []).append(value)
 
     def lines(self) -> Iterator[str]:
-        (first, ours), *_ = self.values.items()
+        (first, rounds), *_ = self.values.items()
+        ours = self._best(rounds)
         for name, rounds in self.values.items():
-            own = name == first
-            ratio = "" if own else _ratio(min(ours), min(rounds))
+            own, best = name == first, self._best(rounds)
+            ratio = "" if own else _ratio(ours, best, cheaper=not self.more_is_better)
             aim = self.aims.get(name)
-            asked = aim.text(min(ours), None if own else min(rounds), self.unit) if aim else ""
+            asked = aim.text(ours, None if own else best, self.unit) if aim else ""
             title = self.what if own else ""
-            best, middle = _number(min(rounds)), _number(median(rounds))
-            yield f"| {title} | {name} | {best} {self.unit} | {middle} | {ratio} | {asked} |"
+            shown = f"{_number(best)} {self.unit}".rstrip()
+            yield f"| {title} | {name} | {shown} | {_number(median(rounds))} | {ratio} | {asked} |"
+
+    def _best(self, rounds: list[float]) -> float:
+        return max(rounds) if self.more_is_better else min(rounds)
 
 
 def table(measures: list[Measure]) -> str:
@@ -74,13 +87,15 @@ def progress(what: str) -> None:
     print(f"[{time.monotonic() - _started:5.0f} s] {what}", file=sys.stderr, flush=True)
 
 
-def _ratio(ours: float, peer: float) -> str:
+def _ratio(ours: float, peer: float, *, cheaper: bool) -> str:
     ratio = ours / peer if peer else 0
-    return f"{ratio:.2f}" if ratio > 0.5 else f"{ratio:.2f} ({1 / ratio:.1f} x cheaper)" if ratio else "-"
+    if not ratio:
+        return "-"
+    return f"{ratio:.2f} ({1 / ratio:.1f} x cheaper)" if cheaper and ratio <= 0.5 else f"{ratio:.2f}"
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.{2 if value >= 1 else 3}f}"
 
 
 def _mark(met: bool) -> str:

@@ -58,6 +58,14 @@ class Stage:
             "DEBUG": "0",
         }
 
+    @property
+    def workspace_id(self) -> UUID:
+        # Models: Django is set up when the stage stands, not when this file is imported.
+        from accounts.models import Workspace
+
+        found: UUID = Workspace.objects.get().id
+        return found
+
     def new_sessions(self, count: int, *, messages: int = 0) -> list[UUID]:
         """Sessions of the user, each with so many messages of history."""
         # Models: Django is set up when the stage stands, not when this file is imported.
