@@ -15,7 +15,7 @@ from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder
 from llm.embeddings.embedder import embedder as configured_embedder
-from vectorstore import claims, drafting, ranking, rows, searching
+from vectorstore import claims, drafting, figures, ranking, rows, searching
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
@@ -24,6 +24,7 @@ from vectorstore.searching import Plan
 from vectorstore.values import (
     LONGEST_SOURCE,
     CollectionInfo,
+    CollectionStats,
     Hit,
     Ingested,
     Scored,
@@ -31,10 +32,12 @@ from vectorstore.values import (
     SetInfo,
     SourceDocument,
     Space,
+    StoreHealth,
 )
 
 #: Of a backend outside PostgreSQL, however many of them a filter leaves out.
 _MOST_ASKED = 1000
+_MOST_COLLECTIONS = 1000
 
 if TYPE_CHECKING:
     from vectorstore.langchain import ManagerRetriever
@@ -143,6 +146,33 @@ class VectorStoreManager:
     async def delete(self, document_id: UUID) -> bool:
         """Remove a document with its passages; False if the workspace has none of that id."""
         return await self._scope.run(rows.delete_documents, [document_id]) > 0
+
+    async def collections(self) -> list[CollectionInfo]:
+        """The reader's collections by their names, the first 1000."""
+        return await self._scope.run(figures.collections, limit=_MOST_COLLECTIONS)
+
+    async def stats(self, collection: str | None = None) -> list[CollectionStats]:
+        """What each of the reader's collections holds, or the one of that name; NotFound if there is none.
+
+        A store that doesn't answer within seconds leaves its `vectors` unknown.
+        """
+
+        def look(scope: Scope) -> tuple[list[CollectionInfo], list[CollectionStats]]:
+            found = figures.collections(scope, name=collection, limit=_MOST_COLLECTIONS)
+            return found, figures.held(scope, found)
+
+        found, held = await self._scope.run(look)
+        if collection is not None and not found:
+            raise NotFound("There is no such collection.")
+        return await figures.with_vectors(found, held)
+
+    async def health(self) -> list[StoreHealth]:
+        """Whether the stores answer that hold the vectors of the reader's collections, and the one for new ones.
+
+        Takes a few seconds at most, and raises nothing but DatabaseUnavailable: what is wrong is told.
+        """
+        names = await self._scope.run(figures.stores)
+        return list(await asyncio.gather(*(figures.health(name, self._scope.workspace_id) for name in names)))
 
     async def _plan(self, found: CollectionInfo, request: SearchRequest, which: Narrowing) -> Plan:
         if request.mode == "text":

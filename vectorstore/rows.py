@@ -57,25 +57,32 @@ def collection(scope: Scope, name: str, *, create: tuple[str, Space] | None = No
 
 def info(row: Any) -> CollectionInfo:
     """A collection's row as a value, with its sets (one query)."""
-    sets = {
-        each.state: SetInfo(
+    return infos([row])[0]
+
+
+def infos(found: Sequence[Any]) -> list[CollectionInfo]:
+    """`info` of each, with one query for all."""
+    sets: dict[UUID, dict[str, SetInfo]] = {row.id: {} for row in found}
+    for each in VectorSet.objects.filter(collection_id__in=sets).exclude(state=SetState.RETIRED):
+        sets[each.collection_id][each.state] = SetInfo(
             id=each.id,
-            workspace_id=row.workspace_id,
-            collection_id=row.id,
+            workspace_id=each.workspace_id,
+            collection_id=each.collection_id,
             backend=each.backend,
             space=Space(model=each.embedding_model, dimension=each.dimension),
             index=each.index,
         )
-        for each in VectorSet.objects.filter(collection_id=row.id).exclude(state=SetState.RETIRED)
-    }
-    return CollectionInfo(
-        id=row.id,
-        workspace_id=row.workspace_id,
-        name=row.name,
-        language=row.language,
-        active=sets[SetState.ACTIVE],
-        building=sets.get(SetState.BUILDING),
-    )
+    return [
+        CollectionInfo(
+            id=row.id,
+            workspace_id=row.workspace_id,
+            name=row.name,
+            language=row.language,
+            active=sets[row.id][SetState.ACTIVE],
+            building=sets[row.id].get(SetState.BUILDING),
+        )
+        for row in found
+    ]
 
 
 def known(scope: Scope, into: CollectionInfo, document: SourceDocument, content_hash: str) -> Ingested | None:

@@ -58,6 +58,47 @@ class SetStats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectionStats:
+    """What a collection holds; its vectors are of `space`, in `backend`."""
+
+    collection_id: UUID
+    name: str
+    #: How many documents there are in each state; all states are named.
+    states: Mapping[str, int]
+    chunks: int
+    #: Of the documents as they came.
+    bytes: int
+    #: None: the store that has them didn't answer. More than `chunks`: some that are gone are not removed yet.
+    vectors: int | None
+    space: Space
+    backend: str
+
+    @property
+    def documents(self) -> int:
+        return sum(self.states.values())
+
+    @property
+    def failed(self) -> int:
+        return self.states["failed"]
+
+    @property
+    def waiting(self) -> int:
+        """Those that are queued or being worked on."""
+        return self.documents - self.states["ready"] - self.failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreHealth:
+    """Whether a store of vectors answers, after how many seconds; if not, an error's `code` and `message`."""
+
+    backend: str
+    ok: bool
+    seconds: float
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A chunk's vector on its way into a backend, with what filters ask for."""
 

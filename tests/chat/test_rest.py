@@ -15,6 +15,7 @@ from chat.models import ChatHistory, ChatSession
 from chat.protocol import Close
 from tests.chat.conftest import KINDS
 from tests.conftest import Person
+from tests.support import stage
 from tests.support.raw import Raw
 from tests.support.server import Server, free_port
 
@@ -320,7 +321,10 @@ def test_health_and_readiness(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     ready = http.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"status": "ready", "database": "ok", "store": "ok", "model": "ok", "server": "ok"}
+    assert ready.json() == {
+        "status": "ready",
+        **dict.fromkeys(("database", "store", "vectors", "model", "server"), "ok"),
+    }
     assert http.head("/healthz").status_code == 200
 
 
@@ -337,7 +341,8 @@ async def test_without_its_database_a_server_lives_but_is_not_ready(spawn: Any, 
             if ready.json()["model"] == "ok":
                 break
         assert ready.status_code == 503
-        assert ready.json() == {"status": "not ready", "database": "down", "store": "ok", "model": "ok", "server": "ok"}
+        well = dict.fromkeys(("store", "vectors", "model", "server"), "ok")
+        assert ready.json() == {"status": "not ready", "database": "down", **well}
         assert http.get("/healthz").status_code == 200
         response = http.get("/api/v1/sessions", headers={"Authorization": f"Bearer {person.token}"})
         refused(response, 503, "database_unavailable")
@@ -353,3 +358,10 @@ def test_without_its_store_a_server_is_ready_but_says_so(spawn: Any) -> None:
     env = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     server = spawn(env=env)
     assert httpx.get(f"{server.url}/readyz").json()["store"] == "degraded"
+
+
+def test_without_the_store_of_its_vectors_a_server_is_ready_but_says_so(spawn: Any) -> None:
+    options = {"host": "127.0.0.1", "port": free_port(), "timeout": 1.0}
+    server = spawn(env=stage.settings(VECTOR_STORE={"BACKEND": "chroma", "OPTIONS": {"chroma": options}}))
+    ready = httpx.get(f"{server.url}/readyz", timeout=10)
+    assert (ready.status_code, ready.json()["status"], ready.json()["vectors"]) == (200, "ready", "degraded")

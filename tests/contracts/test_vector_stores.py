@@ -14,12 +14,13 @@ import pytest
 from pgvector.django import CosineDistance
 
 from kernel import database
-from kernel.errors import Misconfigured, StoreUnavailable
+from kernel.errors import Misconfigured, NotFound, StoreUnavailable
 from llm import aliases
 from llm.registry import vector_stores
 from tests.support import vector_stores as support
 from tests.support.vector_stores import DIMENSION, NAMES, InMemory, Stores
 from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
+from vectorstore import figures
 from vectorstore.backends import Backend, backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.filters import parse
@@ -328,6 +329,94 @@ class TestThroughTheManager:
         stray = Entry(chunk_id=uuid4(), vector=vector)
         await found.add(into.active, [stray])
         assert [hit.text for hit in await manager.search("kept", k=1)] == ["kept"]
+
+    async def test_figures_are_told_for_each_collection(self, manager, store):
+        await manager.ingest([document("one"), document("two", source="b.md")], collection="fruit")
+        await manager.collection("empty")
+        failed = Document.objects.filter(source="b.md")
+        await database.run(lambda: failed.update(state="failed"))
+        empty, fruit = await manager.stats()
+        assert (empty.name, empty.documents, empty.chunks, empty.vectors) == ("empty", 0, 0, 0)
+        assert (fruit.name, fruit.documents, fruit.failed, fruit.waiting) == ("fruit", 2, 1, 0)
+        assert fruit.chunks == fruit.vectors == 2
+        assert (fruit.space, fruit.backend) == (Space(model="fake:words", dimension=DIMENSION), store)
+        assert fruit.bytes == len("one") + len("two")
+        assert await manager.stats("fruit") == [fruit]
+        assert [each.name for each in await manager.collections()] == ["empty", "fruit"]
+        stranger = VectorStoreManager(await new_workspace())
+        assert await stranger.stats() == []
+        with pytest.raises(NotFound):
+            await stranger.stats("fruit")
+
+    async def test_a_store_that_answers_is_well(self, manager, store):
+        assert [(each.backend, each.ok, each.code) for each in await manager.health()] == [(store, True, "")]
+
+
+class TestHealth:
+    """A store that is away, silent or broken is told of, and nothing else waits for it."""
+
+    @pytest.fixture
+    async def manager(self, settings: Any, embedder: CountingEmbedder) -> AsyncIterator[VectorStoreManager]:
+        vector_stores.add("custom", support.create)
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "custom", {})
+        made = VectorStoreManager(await new_workspace(), embedder=embedder)
+        await made.ingest([document("one")])
+        yield made
+        InMemory.away = False
+        vector_stores.remove("custom")
+
+    async def test_one_that_is_away_has_a_code_and_leaves_only_its_vectors_unknown(self, manager):
+        InMemory.away = True
+        [health] = await manager.health()
+        assert (health.backend, health.ok, health.code) == ("custom", False, "store_unavailable")
+        assert health.message == "The store is away."
+        [stats] = await manager.stats()
+        assert (stats.documents, stats.chunks, stats.vectors) == (1, 1, None)
+
+    async def test_one_that_never_answers_costs_no_more_than_seconds(self, manager, monkeypatch):
+        async def silent(*_: Any) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(InMemory, "health", silent)
+        monkeypatch.setattr(figures, "_WITHIN", 0.1)
+        [health] = await asyncio.wait_for(manager.health(), 10)
+        assert (health.ok, health.code) == (False, "store_unavailable")
+        [stats] = await asyncio.wait_for(manager.stats(), 10)
+        assert stats.vectors is None
+
+    async def test_one_that_fails_in_a_way_of_its_own_does_not_show_how(self, manager, monkeypatch):
+        async def broken(*_: Any) -> None:
+            raise ValueError("postgres://user:secret@host")
+
+        monkeypatch.setattr(InMemory, "health", broken)
+        [health] = await manager.health()
+        assert (health.ok, "secret" in health.message) == (False, False)
+        assert (await manager.stats())[0].vectors is None
+
+    async def test_one_that_is_set_up_wrongly_says_what_to_mend(self, manager, settings):
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "chroma", {"pth": "x"})
+        found = {each.backend: each for each in await manager.health()}
+        assert found["custom"].ok
+        assert (found["chroma"].ok, found["chroma"].code, "pth" in found["chroma"].message) == (
+            False,
+            "misconfigured",
+            True,
+        )
+
+    async def test_probes_ask_the_default_store_once_in_a_while(self, manager, monkeypatch):
+        asked = []
+        real = InMemory.health
+
+        async def counted(store: InMemory) -> None:
+            asked.append(store)
+            await real(store)
+
+        monkeypatch.setattr(InMemory, "health", counted)
+        seen = await asyncio.gather(*(figures.default_store() for _ in range(20)))
+        assert (len(asked), {each.ok for each in seen}) == (1, {True})
+        monkeypatch.setattr(figures, "_FRESH", 0.0)
+        InMemory.away = True
+        assert not (await figures.default_store()).ok
 
 
 class TestUnavailable:
