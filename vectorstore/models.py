@@ -60,7 +60,7 @@ class SetState(models.TextChoices):
 
 
 class IndexState(models.TextChoices):
-    """`none`: a search compares exactly with every vector."""
+    """Searches ask an index that is `ready`; without one they compare with every vector."""
 
     NONE = "none"
     BUILDING = "building"
@@ -76,13 +76,21 @@ class VectorSet(WorkspaceRow):
     embedding_model = models.CharField(max_length=200)
     dimension = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=SetState, default=SetState.ACTIVE)
-    #: The approximate index that backend `pgvector` builds for a large set; see vectorstore.indexing.
-    index = models.CharField(max_length=8, choices=IndexState, default=IndexState.NONE)
-    index_rows = models.PositiveIntegerField(default=0)
-    #: Filling a set, and building its index, is one worker's work at a time.
+    #: Filling a set is one worker's work at a time.
     owner = models.CharField(max_length=64, blank=True)
     lease_expires_at = models.DateTimeField(null=True)
+    #: Why it could not be filled, or indexed.
     reason = models.CharField(max_length=500, blank=True)
+    #: The approximate index of a large set in backend `pgvector`; see vectorstore.indexing.
+    index = models.CharField(max_length=8, choices=IndexState, default=IndexState.NONE)
+    #: What it is over: `halfvec` or `vector`; empty: there is none.
+    index_type = models.CharField(max_length=7, blank=True)
+    #: Vectors that it had when it was built.
+    index_rows = models.PositiveIntegerField(default=0)
+    index_attempts = models.PositiveSmallIntegerField(default=0)
+    index_owner = models.CharField(max_length=64, blank=True)
+    #: When it is looked at next; whoever builds it moves this ahead. Its own lease: the other one's worker may build.
+    index_due_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -91,7 +99,10 @@ class VectorSet(WorkspaceRow):
                 fields=["collection"], condition=Q(state="building"), name="vectorset_building_once"
             ),
         ]
-        indexes = [models.Index(fields=["state", "lease_expires_at"], name="vectorset_by_state")]
+        indexes = [
+            models.Index(fields=["state", "lease_expires_at"], name="vectorset_by_state"),
+            models.Index(fields=["index", "index_due_at"], condition=Q(backend="pgvector"), name="vectorset_by_index"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.embedding_model} ({self.dimension}), {self.state}"
