@@ -113,8 +113,9 @@ def matching(collection_id: UUID, *, limit: int, narrowing: Narrowing) -> Sql:
     found = f"""
         SELECT l.chunk_id, l.terms FROM vectorstore_chunklookup l {narrowing.document()}
         WHERE l.terms @@ (SELECT :query FROM asked) AND l.collection_id = %s AND {conditions}"""  # noqa: S608  made of our own parts
-    rank = "ts_rank_cd(terms, (SELECT {query} FROM asked), 32)::float8 AS rank"
-    every, some = rank.format(query="every_word"), rank.format(query="any_word")
+    every = "ts_rank_cd(terms, (SELECT every_word FROM asked), 32)::float8 AS rank"
+    # By how many of the words it has, wherever they stand: a title's words would outweigh all others.
+    some = "ts_rank('{1, 1, 1, 1}', terms, (SELECT any_word FROM asked), 32)::float8 AS rank"
     text = f"""
         strict AS MATERIALIZED ({found.replace(":query", "every_word")} LIMIT {MOST_MATCHES}),
         loose AS MATERIALIZED (
