@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
+from ninja import Field as Aliased
 from ninja import Query, Router, Schema, Status
 from pydantic import AwareDatetime, BaseModel, Field
 
@@ -54,6 +55,7 @@ class SessionOut(Schema):
     """`workflow` null: the default answers; `version`: the one that the session is pinned to."""
 
     id: UUID
+    workspace: UUID = Aliased(alias="workspace_id")
     title: str
     workflow: str | None
     version: int | None

@@ -14,6 +14,9 @@ from django.views.decorators.http import require_safe
 
 from accounts.access import caller_of
 from chat.models import ChatSession
+from kernel.conf import config
+from vectorstore import uploads
+from vectorstore.parsing.kinds import READABLE
 
 #: Where the REST interface of chat is served.
 API_ROOT = "/api/v1/"
@@ -47,5 +50,8 @@ def _page(request: HttpRequest, session_id: str) -> HttpResponse:
         "login": resolve_url(settings.LOGIN_URL),
         "api_root": API_ROOT,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
+        "max_files": uploads.MAX_FILES,
+        "max_bytes": config().vector_store.max_document_bytes,
+        "readable": READABLE[:1].upper() + READABLE[1:],
     }
     return render(request, "frontend/chat.html", context)

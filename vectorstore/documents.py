@@ -16,8 +16,13 @@ MAX_WINDOW = 20_000
 
 
 def listed(scope: Scope, ref: UUID | str, *, state: DocumentState | None = None) -> Any:
-    """A collection's documents, without their texts. Raises NotFound."""
-    found = scope.documents.filter(collection_id=collections.readable(scope, ref).pk)
+    """A collection's documents, without their texts; none while the default one isn't made yet. Raises NotFound."""
+    try:
+        found = scope.documents.filter(collection_id=collections.readable(scope, ref).pk)
+    except NotFound:
+        if ref != collections.DEFAULT:
+            raise
+        return scope.documents.none()
     return found if state is None else found.filter(state=state)
 
 

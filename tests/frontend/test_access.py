@@ -22,12 +22,13 @@ async def test_everything_is_done_with_the_keyboard(open_tab: OpenTab, provider:
     await expect(tab.questions).to_have_text("one\ntwo [[keys]]", use_inner_text=True)
     await tab.page.keyboard.press("Escape")
     await expect(tab.answers.last).to_have_attribute("data-status", "stopped")
-    # Back from the box: what can be done with the messages, the conversation, sign out, the list, a new conversation,
-    # the link that skips all of it.
+    # Back from the box: what can be done with the messages, the conversation, the documents, sign out, the list,
+    # a new conversation, the link that skips all of it.
     for stop in (
         *(tab.page.get_by_role("button", name=name) for name in ("Delete answer", "Regenerate answer")),
         *(tab.page.get_by_role("button", name=name) for name in ("Delete message", "Edit message")),
         tab.page.get_by_role("region", name="Conversation"),
+        tab.page.get_by_role("button", name="Documents"),
         tab.page.get_by_role("button", name="Sign out"),
         tab.page.get_by_role("navigation").get_by_role("link").first,
         tab.page.get_by_role("link", name="New conversation"),

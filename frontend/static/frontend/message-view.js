@@ -38,7 +38,7 @@ const FAILURES = {
 };
 
 export class MessageView {
-  /** `actions`: retry(id), discard(id), and those of ToolsView. */
+  /** `actions`: retry(id), discard(id), and those of ToolsView and SourcesView. */
   constructor(row, actions) {
     this.mine = row.role === "USER";
     this.actions = actions;
@@ -48,7 +48,7 @@ export class MessageView {
     const who = el("h3", { class: "hidden" }, { USER: "You", ASSISTANT: "Assistant", SYSTEM: "System" }[row.role] ?? row.role);
     this.root = el("article", { class: `message ${row.role.toLowerCase()}` }, who, this.body, this.state);
     if (!this.mine) {
-      this.sources = new SourcesView();
+      this.sources = new SourcesView(actions);
       this.root.append(this.sources.root);
       this.markdown = new MarkdownView(this.body, { cite: (n) => this.sources.mark(n) });
     }

@@ -3,14 +3,17 @@
 import { Api } from "./api.js";
 import { ChainClient } from "./chain.js";
 import { Composer } from "./composer.js";
+import { Documents } from "./documents.js";
 import { byId, say } from "./dom.js";
 import { Drawer } from "./drawer.js";
+import { acceptDrops } from "./dropping.js";
+import { Reader } from "./reader.js";
 import { SessionList } from "./sessions.js";
 import { AnswerAnnouncer, StatusView } from "./status.js";
 import { Transcript } from "./transcript.js";
 
 const app = byId("app");
-const { home, conversations, login, apiRoot, csrfCookie } = app.dataset;
+const { home, conversations, login, apiRoot, csrfCookie, maxFiles, maxBytes } = app.dataset;
 const BASE = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}`;
 
 class Page {
@@ -41,6 +44,7 @@ class Page {
         edit: (id, text) => this.edit(id, text),
         regenerate: (id) => this.now((client) => client.regenerate(id)),
         remove: (id) => this.now((client) => client.remove(id)),
+        read: (hit) => this.read(hit),
       },
       older: (order) => this.older(order),
     });
@@ -54,6 +58,18 @@ class Page {
       stop: () => this.stop(),
       storage: sessionStorage,
     });
+    this.reader = new Reader({ api: this.api, root: byId("reader"), signIn: () => this.signIn() });
+    this.documents = new Documents({
+      api: this.api,
+      root: byId("documents"),
+      button: byId("open-documents"),
+      most: { files: Number(maxFiles), bytes: Number(maxBytes) },
+      here: () => this.workspace(),
+      read: (row, workspace) => this.reader.open(row, workspace),
+      signIn: () => this.signIn(),
+      tell: (text) => say(byId("state-news"), text),
+    });
+    acceptDrops({ sign: byId("drop-sign"), take: (picked) => this.documents.open(picked) });
     this.#listen();
     this.open(app.dataset.session || null);
     this.sessions.load();
@@ -61,6 +77,7 @@ class Page {
 
   #listen() {
     byId("retry").addEventListener("click", () => this.client.reconnect());
+    byId("add-documents").addEventListener("click", () => this.documents.open());
     byId("dismiss").addEventListener("click", () => this.alert(""));
     byId("new").addEventListener("click", (event) => {
       if (event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -71,6 +88,8 @@ class Page {
     addEventListener("focus", () => this.sessions.load());
     addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
+      // It closes the dialog, and does nothing else.
+      if (document.querySelector("dialog[open]")) return;
       if (!this.drawer.close()) this.stop();
     });
     history.replaceState({ session: app.dataset.session || null }, "");
@@ -187,6 +206,21 @@ class Page {
       if (!at || Date.parse(at) <= this.sessions.updatedAt(sessionId)) continue;
       const title = this.sessions.titleOf(sessionId) || session?.title || "";
       this.sessions.learn({ id: sessionId, title, updated_at: at });
+    }
+  }
+
+  /** The workspace of the conversation; undefined, the person's own, before it exists. */
+  async workspace() {
+    const { sessionId } = this.client;
+    if (!sessionId) return undefined;
+    return this.sessions.rows.get(sessionId)?.workspace ?? (await this.api.session(sessionId)).workspace;
+  }
+
+  async read(hit) {
+    try {
+      await this.reader.open(hit, await this.workspace());
+    } catch (error) {
+      this.failed(error);
     }
   }
 

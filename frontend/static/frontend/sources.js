@@ -6,7 +6,9 @@ import { webAddress } from "./markdown-dom.js";
 let panels = 0;
 
 export class SourcesView {
-  constructor() {
+  /** `read(hit)` opens a hit's document at its place. */
+  constructor({ read }) {
+    this.read = read;
     this.list = el("ol", { class: "chips", role: "list" });
     this.panel = el("section", { class: "passage", id: `passage-${(panels += 1)}`, tabIndex: -1, hidden: true });
     this.root = el("div", { class: "sources", hidden: true }, el("h3", {}, "Sources"), this.list, this.panel);
@@ -49,6 +51,7 @@ export class SourcesView {
       el("header", {}, el("h4", { dir: "auto" }, `${n}. ${titleOf(hit)}`), shut),
       el("blockquote", { dir: "auto" }, hit.text ?? ""),
       ...origin(hit),
+      ...this.#reading(hit),
     );
     this.panel.hidden = false;
     this.#show();
@@ -72,6 +75,13 @@ export class SourcesView {
     const chip = el("button", { type: "button", class: "chip", "aria-expanded": "false", "aria-controls": this.panel.id, data: { n: hit.n } }, ...label);
     chip.addEventListener("click", () => (this.opened === hit.n ? this.close() : this.open(hit.n, { opener: chip })));
     return chip;
+  }
+
+  #reading(hit) {
+    if (!hit.document_id) return [];
+    const open = el("button", { type: "button", class: "link" }, "Open in the document");
+    open.addEventListener("click", () => this.read(hit));
+    return [open];
   }
 
   #show() {
