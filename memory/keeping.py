@@ -13,7 +13,7 @@ from django.apps import apps
 from kernel import database
 from kernel.errors import ChainError
 from llm.embeddings.embedder import embedder
-from memory import jobs, options, summaries, vectors
+from memory import jobs, options, paths, summaries, vectors
 from memory.jobs import Claim
 from memory.options import SummaryBufferOptions, SummaryOptions
 from memory.summaries import Due, Written
@@ -78,6 +78,7 @@ async def _vectors(claim: Claim, until: float) -> None:
         if not await database.run(vectors.keep, claim, texts, made, model.model):
             raise _Lost
         _check(until)
+    await database.run(paths.keep, claim.session_id, claim.workspace_id)
 
 
 async def _summaries(claim: Claim, until: float) -> None:

@@ -3,12 +3,28 @@
 The conversation stays the truth: each row can be made again, and none outlives the messages that it was made from.
 """
 
+from typing import Any
+
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q
 from pgvector.django import VectorField
 
 from accounts.models import WorkspaceRow
 from memory.leases import ProcessLease as ProcessLease  # noqa: PLC0414  Django finds models here
+
+
+class BitsField(models.Field):  # type: ignore[type-arg]  # it takes none while it runs
+    """Bits, of whatever length."""
+
+    def db_type(self, connection: Any) -> str:
+        return "bit varying"
+
+
+class PlacesField(models.Field):  # type: ignore[type-arg]  # it takes none while it runs
+    """Places in a conversation, as ranges of them; written in PostgreSQL's own words."""
+
+    def db_type(self, connection: Any) -> str:
+        return "int4multirange"
 
 
 class Summary(WorkspaceRow):
@@ -38,16 +54,38 @@ class Summary(WorkspaceRow):
 class MessageVector(WorkspaceRow):
     """A message's vector, for the session's own recall. It goes in the transaction that deletes the message."""
 
-    session = models.ForeignKey("chat.ChatSession", models.CASCADE, related_name="+")
+    session = models.ForeignKey("chat.ChatSession", models.CASCADE, related_name="+", db_index=False)
     message = models.OneToOneField("chat.ChatHistory", models.CASCADE, related_name="+")
     #: The message's place.
     order = models.PositiveIntegerField()
     embedding = VectorField()
     embedding_model = models.CharField(max_length=200)
     dimension = models.PositiveIntegerField()
+    #: The signs of the vector's components: a thirtieth of its size, for the first look.
+    bits = models.GeneratedField(
+        expression=Func(F("embedding"), function="binary_quantize", output_field=BitsField()),
+        output_field=BitsField(),
+        db_persist=True,
+    )
+
+    class Meta:
+        # The first look reads nothing but this: a session's entries lie side by side, its rows don't.
+        indexes = [
+            models.Index(fields=["session", "order"], include=["dimension", "bits"], name="messagevector_first_look")
+        ]
 
     def __str__(self) -> str:
         return str(self.message_id)
+
+
+class BranchPath(WorkspaceRow):
+    """The places of the messages on a session's branch (memory.paths). It stays true: parents never change."""
+
+    session = models.OneToOneField("chat.ChatSession", models.CASCADE, related_name="+")
+    places = PlacesField()
+
+    def __str__(self) -> str:
+        return str(self.session_id)
 
 
 class MemoryJob(WorkspaceRow):

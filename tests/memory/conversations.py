@@ -30,6 +30,13 @@ class Conversation:
         session = await database.run(_session)
         return cls(session.id, session.workspace_id)
 
+    @classmethod
+    async def of(cls, turns: int) -> Conversation:
+        """A conversation of so many turns, made at once."""
+        talk = await cls.begin()
+        await database.run(talk._write, [each for number in range(turns) for each in talk._turn(number)])
+        return talk
+
     @property
     def next_order(self) -> int:
         """The place of the question that comes next."""
@@ -37,13 +44,7 @@ class Conversation:
 
     async def say(self, question: str, answer: str = "", *, status: str = "complete", store: str = "") -> list[Said]:
         """A whole turn; with `store` memory is told to write it through there."""
-        asked, said = new_id(), new_id()
-        turn = [
-            Said(order=self.orders + 1, role="USER", content=question, id=asked, parent=self.head),
-            Said(order=self.orders + 2, role="ASSISTANT", content=answer, status=status, id=said, parent=asked),
-        ]
-        self.orders += 2
-        self.head = said
+        turn = self._ask(question, answer, status)
         await database.run(self._write, turn)
         if store:
             await self.tell(turn, store)
@@ -73,9 +74,22 @@ class Conversation:
         await database.run(lambda: sessions.update(memory_epoch=F("memory_epoch") + 1))
         return await database.run(lambda: sessions.get().memory_epoch) - 1
 
+    def _ask(self, question: str, answer: str, status: str = "complete") -> list[Said]:
+        asked, said = new_id(), new_id()
+        turn = [
+            Said(order=self.orders + 1, role="USER", content=question, id=asked, parent=self.head),
+            Said(order=self.orders + 2, role="ASSISTANT", content=answer, status=status, id=said, parent=asked),
+        ]
+        self.orders += 2
+        self.head = said
+        return turn
+
+    def _turn(self, number: int) -> list[Said]:
+        return self._ask(f"Tell me of number {number}.", f"It is number {number}, as said.")
+
     def _write(self, said: list[Said]) -> None:
-        for each in said:
-            ChatHistory.objects.create(
+        rows = [
+            ChatHistory(
                 id=each.id,
                 parent_id=each.parent,
                 workspace_id=self.workspace_id,
@@ -87,6 +101,9 @@ class Conversation:
                 seq=each.order,
                 accepted_seq=each.order,
             )
+            for each in said
+        ]
+        ChatHistory.objects.bulk_create(rows, batch_size=2000)
         ChatSession.objects.filter(id=self.session_id).update(
             head_id=self.head, last_order=self.orders, seq=self.orders
         )
