@@ -78,20 +78,25 @@ class Stage:
             for _ in range(count)
         ]
         ChatSession.objects.bulk_create(sessions)
-        rows = (
-            ChatHistory(
-                workspace=workspace,
-                session=session,
-                role="USER" if place % 2 else "ASSISTANT",
-                content=f"Message {place}: what was said then, in about as many words as people use.",
-                order=place,
-                seq=place,
-                accepted_seq=place,
-            )
-            for session in sessions
-            for place in range(1, messages + 1)
-        )
-        ChatHistory.objects.bulk_create(rows, batch_size=2000)
+        for session in sessions:
+            rows: list[ChatHistory] = []
+            for place in range(1, messages + 1):
+                said = ChatHistory(
+                    workspace=workspace,
+                    session=session,
+                    # Each follows the one before: what has no parent is the beginning of another branch.
+                    parent_id=rows[-1].id if rows else None,
+                    role="USER" if place % 2 else "ASSISTANT",
+                    content=f"Message {place}: what was said then, in about as many words as people use.",
+                    order=place,
+                    seq=place,
+                    accepted_seq=place,
+                )
+                rows.append(said)
+                session.head_id = said.id
+            ChatHistory.objects.bulk_create(rows, batch_size=2000)
+        if messages:
+            ChatSession.objects.bulk_update(sessions, ["head_id"])
         return [session.id for session in sessions]
 
 
