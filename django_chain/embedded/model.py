@@ -16,8 +16,9 @@ from typing import Any
 from django_chain.embedded.errors import Misconfigured
 
 NAME = "smollm2-135m-instruct"
-#: Tokens, prompt and answer together: all that the model was trained on.
-CONTEXT = 8192
+#: Tokens of a prompt and its answer. The model was trained on twice as many, but four of them at once have to fit into
+#: the memory of a small machine.
+CONTEXT = 4096
 #: The environment variable that hands over the server's key; an argument would show in the process list.
 KEY_VARIABLE = "EMBEDDED_MODEL_KEY"
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--address-file", type=Path, required=True, help="gets the base URL once the model answers")
     parser.add_argument("--parallel", type=int, default=4)
-    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens, shared by the parallel answers")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens of each answer")
     options = parser.parse_args(arguments)
     parent = os.getppid()
     os.nice(5)
@@ -64,9 +65,10 @@ def _open(options: argparse.Namespace) -> Any:
     params.hostnames = ["127.0.0.1"]
     params.port = options.port
     params.api_keys = [key] if (key := os.environ.get(KEY_VARIABLE)) else []
-    params.n_ctx = options.context
+    params.n_ctx = options.context * options.parallel
     params.n_parallel = options.parallel
-    params.kv_unified = True
+    # Each its own: sharing would let the prompts of the others turn away one that fits by itself.
+    params.kv_unified = False
     params.n_predict = 1024
     # Half of the cores write the answer, so that the application keeps the rest; a prompt is read by all, and briefly.
     cores = min(os.cpu_count() or 2, 8)
