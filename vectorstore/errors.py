@@ -10,11 +10,12 @@ ChainError
 │   ├── ParseTimeout        reading it takes longer than it may
 │   ├── ParseFailed         it is damaged, or made to do harm
 │   └── DocumentTooLarge    (TooLarge) it, its text or the memory that it takes goes beyond a bound
+├── WorkerDied              each worker that tried a document ended on the way: it may be what they died of
 ├── UrlRefused              (Invalid) an address that is not fetched, or an answer that is no document
 └── FetchFailed             (Unavailable) the address could not be read this time; try again after `retry_after`
 """
 
-from kernel.errors import Invalid, Misconfigured, TooLarge, Unavailable
+from kernel.errors import ChainError, Invalid, Misconfigured, TooLarge, Unavailable
 
 
 class EmbeddingMismatch(Misconfigured):
@@ -59,6 +60,11 @@ class ParseFailed(Unreadable):
 
 class DocumentTooLarge(TooLarge, Unreadable):
     default_message = "The document is too large."
+
+
+class WorkerDied(ChainError):
+    code = "worker_died"
+    default_message = "The workers that tried this document ended on the way."
 
 
 class UrlRefused(Invalid):
