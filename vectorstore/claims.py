@@ -4,6 +4,7 @@ Lock order: the document's row, then its job. A claim is a lease by the database
 fence: whoever was given a lower one writes nothing any more.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,9 +18,12 @@ from django.db.models.functions import Now
 from kernel.conf import config
 from kernel.errors import ChainError, NotFound
 from vectorstore import rows
+from vectorstore.errors import WorkerDied
 from vectorstore.models import Collection, Document, DocumentState, IngestJob
 from vectorstore.scope import Scope
 from vectorstore.values import CollectionInfo, Draft, Ingested
+
+logger = logging.getLogger(__name__)
 
 #: Seconds before another try, doubled with each.
 _FIRST_WAIT = 2.0
@@ -137,7 +141,10 @@ def _open(job: IngestJob, *, told: bool) -> None:
 
 
 def claim(job_id: UUID, owner: str) -> Claim | None:
-    """Take a job that is free; None if there is none of that id, or somebody has it."""
+    """Take a job that is free; None if there is none of that id, or somebody has it.
+
+    One whose workers all died is not tried again: it may be what they died of.
+    """
     document_id = IngestJob.objects.filter(id=job_id).values_list("document_id", flat=True).first()
     # Waited for, not skipped: a row that is locked for a moment is not somebody's work.
     document = Document.objects.defer("text").select_for_update().filter(id=document_id).first()
@@ -146,6 +153,9 @@ def claim(job_id: UUID, owner: str) -> Claim | None:
     free = IngestJob.objects.filter(id=job_id, open=True, lease_expires_at__lte=Now())
     job = free.select_for_update().first()
     if job is None:
+        return None
+    if job.attempts >= config().vector_store.ingest_attempts:
+        _give_up(job)
         return None
     job.fence, job.attempts, job.owner = job.fence + 1, job.attempts + 1, owner
     job.lease_expires_at = Now() + _lease()  # the database's clock
@@ -198,9 +208,19 @@ def fail(ours: Claim, error: ChainError, *, again: bool) -> bool:
         _held(ours).update(lease_expires_at=Now() + wait, owner="", sent_at=None)
         _show(ours.document_id, state=DocumentState.QUEUED, reason=error.message)
     else:
-        _held(ours).update(open=False, owner="")
-        _show(ours.document_id, state=DocumentState.FAILED, error_code=error.code, reason=error.message)
+        _close(_held(ours), ours.document_id, error)
     return again
+
+
+def _give_up(job: IngestJob) -> None:
+    error = WorkerDied(f"Each of {job.attempts} workers ended while working on this document; split it or try again.")
+    _close(IngestJob.objects.filter(id=job.id), job.document_id, error)
+    logger.error("action=ingest_given_up job=%s attempts=%s", job.id, job.attempts)
+
+
+def _close(job: Any, document_id: UUID, error: ChainError) -> None:
+    job.update(open=False, owner="")
+    _show(document_id, state=DocumentState.FAILED, error_code=error.code, reason=error.message)
 
 
 def overdue() -> list[UUID]:
