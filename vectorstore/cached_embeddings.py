@@ -13,7 +13,7 @@ from llm.embeddings.embedder import Embedder, Vector
 from vectorstore.models import CachedEmbedding
 from vectorstore.scope import Scope
 
-#: Texts that are looked up, embedded and kept together.
+#: Texts that are looked up together.
 BATCH = 256
 _ROWS = 200
 #: Rows that are told of a use once a day at most: a read that writes each time would cost more than it saves.
@@ -39,8 +39,11 @@ async def vectors(
 async def _part(scope: Scope, embedder: Embedder, texts: Sequence[str], hashes: Sequence[str]) -> list[Vector]:
     known = await scope.run(_find, embedder.model, embedder.dimension, sorted(set(hashes)))
     missing = {hashed: text for hashed, text in zip(hashes, texts, strict=True) if hashed not in known}
-    if missing:
-        fresh = dict(zip(missing, await embedder.documents(list(missing.values())), strict=True))
+    wanted = list(missing)
+    # Each request's vectors are kept before the next one is sent: a death or a failure costs one request at most.
+    for start in range(0, len(wanted), embedder.batch_size):
+        part = wanted[start : start + embedder.batch_size]
+        fresh = dict(zip(part, await embedder.documents([missing[hashed] for hashed in part]), strict=True))
         await scope.run(_keep, embedder.model, embedder.dimension, fresh)
         known |= fresh
     return [known[hashed] for hashed in hashes]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,7 @@ from kernel.caches import Cache
 from kernel.conf import EmbeddingModel
 from kernel.conf import config as settings
 from kernel.errors import ChainError, Misconfigured
+from llm.errors import ProviderBadResponse
 from llm.registry import embedding_providers
 
 Vector = list[float]
@@ -27,15 +29,16 @@ class Embedder:
     def __init__(self, options: EmbeddingModel) -> None:
         self.model = f"{options.provider}:{options.model}"
         self.dimension = options.dimension
+        #: Texts of one request.
+        self.batch_size = options.batch_size
         self._options = options
         self._backends: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """One vector a text, in order."""
-        size = self._options.batch_size
         vectors: list[Vector] = []
-        for start in range(0, len(texts), size):
-            vectors += await self._embed(list(texts[start : start + size]))
+        for start in range(0, len(texts), self.batch_size):
+            vectors += await self._embed(list(texts[start : start + self.batch_size]))
         return vectors
 
     async def query(self, text: str) -> Vector:
@@ -76,6 +79,9 @@ class Embedder:
             )
         if len(vectors) != len(texts):
             raise Misconfigured(f"The embedding model {self.model} gave {len(vectors)} vectors for {len(texts)} texts.")
+        # A sum is as far from finite as what is in it; PostgreSQL refuses such vectors, and says nothing of whose.
+        if not all(isfinite(sum(vector)) for vector in vectors):
+            raise ProviderBadResponse("The embedding model gave numbers that are none (NaN, infinity); try again.")
 
 
 #: Query vectors kept by each process; people repeat and regenerate questions. The text itself is not kept.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 from langchain_core import exceptions as langchain
 
 from llm import errors
@@ -23,6 +24,10 @@ _BY_CLASS: tuple[tuple[type[Exception], type[ProviderError]], ...] = (
     (langchain.ModelTimeoutError, errors.ProviderTimeout),
     (langchain.ModelConnectionError, errors.ProviderUnavailable),
     (langchain.ModelAPIError, errors.ProviderUnavailable),
+    # Embeddings are not classified, and OpenAI's SDK has these as the cause of its own.
+    (httpx2.ConnectTimeout, errors.ProviderUnavailable),
+    (httpx2.TimeoutException, errors.ProviderTimeout),
+    (httpx2.TransportError, errors.ProviderUnavailable),
     (TimeoutError, errors.ProviderTimeout),
     (OSError, errors.ProviderUnavailable),
 )
@@ -54,7 +59,7 @@ def explain(error: Exception) -> ProviderError:
     if isinstance(error, langchain.ModelRateLimitError):
         return errors.ProviderRateLimited()
     for known, meaning in _BY_CLASS:
-        if isinstance(error, known):
+        if isinstance(error, known) or isinstance(error.__cause__, known):
             return meaning()
     return errors.ProviderBadResponse()
 

@@ -348,9 +348,11 @@ def ok(reason: str = "stop") -> Action:
 class ScriptedProvider:
     """The server. `base_url` is what a model's option of that name takes."""
 
-    def __init__(self, port: int = 0, dialect: Dialect | None = None) -> None:
+    def __init__(self, port: int = 0, dialect: Dialect | None = None, otherwise: Sequence[Action] = ()) -> None:
+        """`otherwise`: what a request without a script is answered with, in the place of an echo."""
         self._port = port
         self._dialect = dialect or OpenAi()
+        self._otherwise = otherwise
         self._scripts: dict[str, list[Sequence[Action]]] = {}
         self._exchanges: list[Exchange] = []
         self._arrived = threading.Condition()
@@ -481,7 +483,7 @@ class ScriptedProvider:
     def _actions(self, exchange: Exchange, asked: str) -> Sequence[Action]:
         tries = self._scripts.get(exchange.name)
         if not tries:
-            return [role(), text(*_words(f"echo: {asked}")), ok()]
+            return self._otherwise or [role(), text(*_words(f"echo: {asked}")), ok()]
         return tries[min(len(self.exchanges(exchange.name)), len(tries) - 1)]
 
 

@@ -28,6 +28,12 @@ class Worker:
         if beat:
             self._options += ["--beat", "--schedule", str(Path(self._directory.name) / "schedule")]
         self.process: subprocess.Popen[bytes] | None = None
+        #: Where its last start begins in the log.
+        self._began = 0
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -38,6 +44,7 @@ class Worker:
         command = ["celery", "-A", "django_chain", "worker", *self._options, "--loglevel", "INFO"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         with self.log.open("ab") as log:
+            self._began = log.tell()
             # Bound to us: a run that is killed leaves no worker behind.
             self.process = subprocess.Popen(
                 bound([sys.executable, "-m", *command, *quiet]), cwd=ROOT, env=self.env, stdout=log, stderr=log
@@ -53,7 +60,7 @@ class Worker:
         """Until it says that it takes tasks from the broker."""
         assert self.process is not None
         until = time.monotonic() + deadline
-        while " ready." not in self.log_text():
+        while " ready." not in self.log.read_bytes()[self._began :].decode(errors="replace"):
             if self.process.poll() is not None:
                 raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.log_text()}")
             if time.monotonic() > until:
@@ -91,7 +98,7 @@ class Worker:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.running:
             self.process.send_signal(signal.SIGCONT)
             self.kill()
         self._directory.cleanup()

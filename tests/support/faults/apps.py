@@ -6,6 +6,8 @@ happened, so that the next process goes on, and the test knows that the moment w
 `after-commit`   the message is committed, the ack is not on its way yet
 `before-model`   the workflow step `fault`, which stands before the model call; it waits until the test has made the
                  file FAULTS_FILE + ".go", so that the ack is surely out
+
+A document `*.poison` ends each worker that reads it.
 """
 
 import os
@@ -36,17 +38,23 @@ def die_once(moment: str, text: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _poisoned(data: bytes, name: str) -> Any:
+    """A parser that takes its process with it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FaultsConfig(AppConfig):
     name = "tests.support.faults"
     label = "faults"
 
     def ready(self) -> None:
         from chat.models import Run
-        from llm.registry import workflow_steps
+        from llm.registry import document_parsers, workflow_steps
 
         post_save.connect(self._run_saved, sender=Run, dispatch_uid="faults")
         workflow_steps.add("fault", "tests.support.faults.step:FaultStep")
         workflow_steps.add("leak", "tests.support.faults.leak:LeakStep")
+        document_parsers.add(".poison", _poisoned)
 
     @staticmethod
     def _run_saved(instance: Any, created: bool, **_: Any) -> None:
