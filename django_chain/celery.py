@@ -80,6 +80,7 @@ app.conf.update(
         },
         "sweep-memory-jobs": {"task": "memory.tasks.sweep_memory_jobs", "schedule": crontab()},
         "collect-garbage": {"task": "vectorstore.tasks.collect_garbage", "schedule": crontab()},
+        "tend-indexes": {"task": "vectorstore.tasks.tend_indexes", "schedule": crontab()},
         "tend-reembedding": {"task": "vectorstore.tasks.tend_reembedding", "schedule": crontab()},
         "prune-semantic-answers": {
             "task": "vectorstore.tasks.prune_semantic_answers",

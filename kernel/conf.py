@@ -166,6 +166,10 @@ class VectorStore(Section, frozen=True):
     fetch_ports: list[Annotated[int, Meta(ge=1, le=65_535)]] = field(default_factory=lambda: [80, 443])
     fetch_allowed_hosts: list[str] = field(default_factory=list)
     fetch_timeout: Seconds = 20.0
+    #: Vectors of a set in PostgreSQL from which it gets an approximate index, what that is over, and its memory.
+    index_rows: Count = 20_000
+    index_type: Literal["halfvec", "vector"] = "halfvec"
+    index_memory_bytes: Annotated[int, Meta(ge=67_108_864)] = 536_870_912
     #: What each backend takes, by its name: where it is, how long it may take.
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -44,7 +44,9 @@ class Narrowing:
     def document(self) -> str:
         """A `JOIN` of the lookup to its document, where the filter asks for one of its columns."""
         asked = self.where is not None and re.search(r"\bd\.(?:source|title)\b", self.where.sql()[0])
-        return "JOIN vectorstore_document d ON d.id = l.document_id" if asked else ""
+        # The collection, for the index of documents by their sources.
+        joined = "JOIN vectorstore_document d ON d.id = l.document_id AND d.collection_id = l.collection_id"
+        return joined if asked else ""
 
     def conditions(self) -> Sql:
         found, values = self.where.sql() if self.where is not None else ("true", [])

@@ -23,10 +23,11 @@ from django.db.models.functions import Now
 from kernel import database
 from kernel.errors import ChainError, Conflict, NotFound
 from llm.embeddings.embedder import Embedder, embedder_of
-from vectorstore import cached_embeddings, drafting
+from vectorstore import cached_embeddings, drafting, indexing
 from vectorstore.backends import backend
 from vectorstore.errors import EmbeddingMismatch
-from vectorstore.models import ChunkVector, Collection, Garbage, SetState, VectorSet
+from vectorstore.indexing import LeaseLost
+from vectorstore.models import ChunkVector, Collection, Garbage, IndexState, SetState, VectorSet
 from vectorstore.rows import BESIDE
 from vectorstore.scope import Scope
 from vectorstore.values import Entry, SetInfo, Space
@@ -126,6 +127,8 @@ async def work(
     ours = _Work(vectors=_info(row), scope=Scope(row.workspace_id), token=token)
     try:
         return await _fill(ours, after, embedder or _embedder(ours.vectors.space))
+    except LeaseLost:
+        return "lost", None
     except ChainError as error:
         logger.warning("action=reembedding_failed set=%s code=%s", set_id, error.code)
         await ours.scope.run(_release, ours, _PAUSE, error.message)
@@ -141,7 +144,10 @@ def overdue() -> list[UUID]:
 def clear_retired() -> int:
     """Remove some of what no search asks any more (database work); how many sets are gone."""
     gone, left = 0, _REMOVED
-    for row in VectorSet.objects.filter(state=SetState.RETIRED, updated_at__lt=Now() - GRACE)[:100]:
+    over = VectorSet.objects.filter(state=SetState.RETIRED, updated_at__lt=Now() - GRACE)
+    # Their indexes go at the next look; see indexing.drop_unneeded.
+    over.exclude(index=IndexState.NONE).update(index=IndexState.NONE)
+    for row in over[:100]:
         if row.backend == BESIDE:
             batch = list(ChunkVector.objects.filter(vector_set=row).values_list("id", flat=True)[:left])
             ChunkVector.objects.filter(id__in=batch).delete()
@@ -167,7 +173,22 @@ async def _fill(ours: _Work, after: UUID | None, embedder: Embedder) -> tuple[Ou
         if monotonic() > ends:
             await ours.scope.run(_release, ours, timedelta(0), "")
             return "unfinished", after
+    if not await _indexed(ours):
+        await ours.scope.run(_release, ours, timedelta(0), "")
+        return "unfinished", after
     return await ours.scope.run(_switch, ours), None
+
+
+async def _indexed(ours: _Work) -> bool:
+    """Build the index of a large set before people search it; False: others are building, it is to be asked again.
+
+    Raises LeaseLost: the set was given up meanwhile.
+    """
+
+    async def renew() -> bool:
+        return await ours.scope.run(_renew, ours)
+
+    return await indexing.while_renewing(indexing.ensure(ours.vectors.id), renew, every=_LEASE / 4)
 
 
 async def _add(ours: _Work, rows: Sequence[dict[str, Any]], embedder: Embedder) -> bool:
@@ -216,6 +237,8 @@ def _info(row: VectorSet) -> SetInfo:
         backend=row.backend,
         space=Space(model=row.embedding_model, dimension=row.dimension),
         index=row.index,
+        index_type=row.index_type,
+        index_rows=row.index_rows,
     )
 
 
@@ -229,6 +252,10 @@ def _claim(set_id: UUID, token: str) -> VectorSet | None:
 
 def _held(ours: _Work) -> Any:
     return VectorSet.objects.filter(id=ours.vectors.id, owner=ours.token, state=SetState.BUILDING)
+
+
+def _renew(scope: Scope, ours: _Work) -> bool:
+    return bool(_held(ours).update(lease_expires_at=Now() + _LEASE))
 
 
 def _release(scope: Scope, ours: _Work, pause: timedelta, reason: str) -> None:
@@ -251,7 +278,7 @@ def _beside(vectors: SetInfo) -> Any:
 
 
 def _add_beside(scope: Scope, ours: _Work, vectors: dict[UUID, list[float]]) -> bool:
-    if not _held(ours).update(lease_expires_at=Now() + _LEASE):
+    if not _renew(scope, ours):
         return False
     # Those that were deleted meanwhile are left out; the others can't be until this is committed.
     living = scope.chunks.filter(id__in=list(vectors)).order_by("id").select_for_update(of=("self",), no_key=True)
@@ -268,7 +295,7 @@ def _add_beside(scope: Scope, ours: _Work, vectors: dict[UUID, list[float]]) -> 
 def _added_outside(scope: Scope, ours: _Work, chunk_ids: list[UUID]) -> bool:
     living = set(scope.chunks.filter(id__in=chunk_ids).values_list("id", flat=True))
     gone = [each for each in chunk_ids if each not in living]
-    held = bool(_held(ours).update(lease_expires_at=Now() + _LEASE))
+    held = _renew(scope, ours)
     if gone or not held:
         # Deleted while they were written, or a set that was given up: the latter goes whole.
         Garbage.objects.create(
@@ -288,5 +315,7 @@ def _switch(scope: Scope, ours: _Work) -> Outcome:
         return "unfinished"
     sets = VectorSet.objects.filter(collection_id=ours.vectors.collection_id)
     sets.filter(state=SetState.ACTIVE).update(state=SetState.RETIRED, updated_at=Now())
-    _held(ours).update(state=SetState.ACTIVE, owner="", lease_expires_at=None, reason="", updated_at=Now())
+    # What it says of an index that failed stays.
+    _held(ours).exclude(index=IndexState.FAILED).update(reason="")
+    _held(ours).update(state=SetState.ACTIVE, owner="", lease_expires_at=None, updated_at=Now())
     return "switched"

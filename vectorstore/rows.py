@@ -71,6 +71,8 @@ def infos(found: Sequence[Any]) -> list[CollectionInfo]:
             backend=each.backend,
             space=Space(model=each.embedding_model, dimension=each.dimension),
             index=each.index,
+            index_type=each.index_type,
+            index_rows=each.index_rows,
         )
     return [
         CollectionInfo(

@@ -17,7 +17,7 @@ from django.db.models import Q
 from kernel.errors import Invalid
 from kernel.text import storable
 from llm.registry import rerankers
-from vectorstore import candidates, filters, rows
+from vectorstore import candidates, filters, index_scan, rows
 from vectorstore.candidates import Narrowing
 from vectorstore.filters import Sql
 from vectorstore.models import ChunkVector
@@ -89,7 +89,7 @@ class Plan:
 
 def nearest(found: CollectionInfo, request: SearchRequest, which: Narrowing, vector: Sequence[float]) -> Sql:
     """The vector part of a search of a set in PostgreSQL."""
-    return candidates.nearest(found.active, vector, limit=depth(request), narrowing=which)
+    return index_scan.nearest(found.active, vector, limit=depth(request), narrowing=which)
 
 
 def given(request: SearchRequest, which: Narrowing, scored: Sequence[Scored]) -> Sql:
@@ -115,6 +115,8 @@ def find(scope: Scope, plan: Plan) -> list[Hit]:
     """The hits of a plan, best first: a unit for Scope.run."""
     text, values = statement(scope, plan)
     with connection.cursor() as cursor:
+        if plan.vector is not None:
+            index_scan.prepare(cursor, plan.collection.active, depth(plan.request))
         cursor.execute(text, values)
         return [_hit(row) for row in cursor.fetchall()]
 

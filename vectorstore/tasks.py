@@ -7,8 +7,11 @@ from celery import shared_task
 from kernel import jobs
 from llm import exact_cache
 from llm.tasks import run_async
-from vectorstore import cached_embeddings, claims, garbage, ingestion, reembedding
+from vectorstore import cached_embeddings, claims, garbage, indexing, ingestion, reembedding
 from vectorstore.models import SemanticAnswer
+
+#: Seconds that building an index may take: millions of vectors take hours.
+_LONGEST_BUILD = 12 * 3600
 
 
 @shared_task
@@ -42,12 +45,26 @@ def collect_garbage() -> None:
     run_async(garbage.collect)
 
 
-@shared_task
+@shared_task(time_limit=_LONGEST_BUILD)
 def reembed(set_id: str, after: str | None = None) -> None:
     """Fill a set that is to take another's place, for a while; what is left is a task of its own."""
     outcome, reached = run_async(reembedding.work, UUID(set_id), UUID(after) if after else None)
     if outcome == "unfinished":
         jobs.tell("vectorstore.tasks.reembed", set_id, *([str(reached)] if reached else []))
+
+
+@shared_task(time_limit=_LONGEST_BUILD)
+def build_index(set_id: str) -> None:
+    """Build the approximate index of a large set. Harmless when it comes twice."""
+    run_async(indexing.work, UUID(set_id))
+
+
+@shared_task
+def tend_indexes() -> None:
+    """Drop indexes that nothing needs, and tell of large sets that have none."""
+    indexing.drop_unneeded()
+    for set_id in indexing.overdue():
+        jobs.tell("vectorstore.tasks.build_index", str(set_id))
 
 
 @shared_task

@@ -40,7 +40,7 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class SetInfo:
-    """A set of vectors. `index` is the state of its approximate index, `none` while searches are exact."""
+    """A set of vectors. `index` is the state of its approximate index (`index_type`: halfvec or vector)."""
 
     id: UUID
     workspace_id: UUID
@@ -48,6 +48,9 @@ class SetInfo:
     backend: str
     space: Space
     index: str = "none"
+    index_type: str = ""
+    #: Vectors that the index had when it was built.
+    index_rows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

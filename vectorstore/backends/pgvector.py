@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from vectorstore import candidates
+from vectorstore import index_scan
 from vectorstore.backends import fitting
 from vectorstore.candidates import Narrowing
 from vectorstore.filters import Filter
@@ -84,8 +84,9 @@ def _look(scope: Scope) -> None:
 
 def _search(scope: Scope, vectors: SetInfo, vector: Sequence[float], *, k: int) -> list[Scored]:
     ours = replace(vectors, workspace_id=scope.workspace_id)
-    text, values = candidates.nearest(ours, vector, limit=k, narrowing=Narrowing())
+    text, values = index_scan.nearest(ours, vector, limit=k, narrowing=Narrowing())
     with connection.cursor() as cursor:
+        index_scan.prepare(cursor, ours, k)
         cursor.execute(text, values)
         # A vector without length has no distance: a text without words, or such a question.
         return [Scored(chunk_id, 1 - distance) for chunk_id, distance in cursor.fetchall() if not math.isnan(distance)]
