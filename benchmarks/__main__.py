@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import machine
-from benchmarks.parts import fanout, idle, ingest, memory, quality, relay, streams, turn
+from benchmarks.parts import fanout, idle, ingest, memory, quality, recall, relay, streams, turn
 from benchmarks.report import Measure, progress, table
 from benchmarks.stage import Stage
 
@@ -20,6 +20,7 @@ _PARTS: dict[str, Callable[..., list[Measure]]] = {
     "ingest": ingest.run,
     "memory": memory.run,
     "quality": quality.run,
+    "recall": recall.run,
 }
 
 
