@@ -79,6 +79,7 @@ app.conf.update(
             "schedule": crontab(minute="23"),
         },
         "sweep-memory-jobs": {"task": "memory.tasks.sweep_memory_jobs", "schedule": crontab()},
+        "refresh-metadata": {"task": "vectorstore.tasks.refresh_metadata", "schedule": crontab()},
         "collect-garbage": {"task": "vectorstore.tasks.collect_garbage", "schedule": crontab()},
         "tend-indexes": {"task": "vectorstore.tasks.tend_indexes", "schedule": crontab()},
         "tend-reembedding": {"task": "vectorstore.tasks.tend_reembedding", "schedule": crontab()},

@@ -35,10 +35,10 @@ _SWEPT = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What became of an upload. `job_id` None: there is nothing to do."""
+    """What became of an upload. `job_id` None: there is nothing to do. `updated`: only its title or metadata is new."""
 
     document_id: UUID
-    outcome: Literal["queued", "unchanged", "in_progress"]
+    outcome: Literal["queued", "unchanged", "updated", "in_progress"]
     job_id: UUID | None = None
     reason: str = ""
 
@@ -81,12 +81,15 @@ def submit(
     requested_by: int | None = None,
     told: bool = False,
 ) -> Submitted:
-    """Take a document in: its row and its job. The same bytes again are no second job.
+    """Take a document in: its row and its job. The same bytes again are no second job, but a title or metadata that
+    come with them are taken on.
 
     A job that is open for other bytes gets these, and who works on the others writes nothing. `told`: the caller tells
     a broker after the commit, so that no sweep needs to do it soon.
     """
     upload_hash = sha256(content).hexdigest() if content is not None else ""
+    # A name that is only its source's takes no place of a title that somebody gave it.
+    new_title = "" if title == source[:500] else title[:500]
     known = Document.objects.filter(workspace_id=scope.workspace_id, collection_id=into.id)
     twin = known.filter(upload_hash=upload_hash).exclude(source=source).first() if upload_hash else None
     if twin is not None and not known.filter(source=source).exists():
@@ -99,12 +102,13 @@ def submit(
     )
     job = IngestJob.objects.select_for_update().filter(document=document).first()
     if content is not None and job is not None and job.open and job.upload_hash == upload_hash:
+        job.title, job.metadata = new_title or job.title, job.metadata | dict(metadata or {})
+        job.save(update_fields=["title", "metadata", "updated_at"])
         return Submitted(document_id=document.id, outcome="in_progress", job_id=job.id)
     if content is not None and document.upload_hash == upload_hash and document.chunk_count:
         _settled(document, job)
-        if metadata and (wanted := document.metadata | dict(metadata)) != document.metadata:
-            rows.change(document, into.language, {"metadata": wanted})
-        return Submitted(document_id=document.id, outcome="unchanged")
+        changed = _take_on(document, into.language, title=new_title, metadata=document.metadata | dict(metadata or {}))
+        return Submitted(document_id=document.id, outcome="updated" if changed else "unchanged")
     job = job or IngestJob(workspace_id=scope.workspace_id, document=document)
     job.content, job.url, job.upload_hash = content, url, upload_hash
     job.name, job.content_type = name[:1000], content_type[:200]
@@ -113,6 +117,15 @@ def submit(
     _open(job, told=told)
     _show(document.id, state=DocumentState.QUEUED)
     return Submitted(document_id=document.id, outcome="queued", job_id=job.id)
+
+
+def _take_on(document: Document, language: str, *, title: str, metadata: dict[str, Any]) -> bool:
+    """Set what is new of these; whether anything is. An empty title leaves the one that it has."""
+    wanted = {"title": title or document.title, "metadata": metadata}
+    values = {name: value for name, value in wanted.items() if getattr(document, name) != value}
+    if values:
+        rows.change(document, language, values)
+    return bool(values)
 
 
 def _settled(document: Document, job: IngestJob | None) -> None:
@@ -195,7 +208,14 @@ def finish(scope: Scope, ours: Claim, draft: Draft) -> Ingested:
     """Write the document and end its job. Raises ClaimLost, and rows.StaleSets."""
     row = _locked(ours)
     made = rows.write(ours.into, row, draft)
-    IngestJob.objects.filter(id=ours.job_id).delete()
+    job = IngestJob.objects.filter(id=ours.job_id)
+    title, metadata = job.values_list("title", "metadata").get()
+    if (title, metadata) != (ours.title, ours.metadata):
+        # Somebody has named it otherwise since the claim.
+        written = Document.objects.defer("text").get(id=row.id)
+        read = {name: value for name, value in written.metadata.items() if name not in ours.metadata}
+        _take_on(written, ours.into.language, title=title, metadata=read | metadata)
+    job.delete()
     return made
 
 

@@ -20,12 +20,11 @@ from vectorstore.errors import EmbeddingMismatch
 from vectorstore.models import Garbage
 from vectorstore.rows import BESIDE
 from vectorstore.scope import Scope
-from vectorstore.values import CollectionInfo, Draft, Entry, Piece, SetInfo, SourceDocument, Space
+from vectorstore.values import LONGEST_TITLE, CollectionInfo, Draft, Entry, Piece, SetInfo, SourceDocument, Space
 
 if TYPE_CHECKING:
     from vectorstore.splitting import Passage
 
-_LONGEST_TITLE = 500
 #: How long a swap may take until what was written for it counts as left over.
 _SWAP = timedelta(hours=1)
 
@@ -64,7 +63,7 @@ async def draft(
     ]
     made = Draft(
         document=document,
-        title=title[:_LONGEST_TITLE],
+        title=title[:LONGEST_TITLE],
         content_hash=sha256(document.text.encode()).hexdigest(),
         pieces=pieces,
     )

@@ -15,7 +15,7 @@ from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder
 from llm.embeddings.embedder import embedder as configured_embedder
-from vectorstore import claims, drafting, figures, ranking, rows, searching
+from vectorstore import claims, drafting, figures, outside, ranking, rows, searching
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
@@ -27,7 +27,6 @@ from vectorstore.values import (
     CollectionStats,
     Hit,
     Ingested,
-    Scored,
     SearchRequest,
     SetInfo,
     SourceDocument,
@@ -35,8 +34,6 @@ from vectorstore.values import (
     StoreHealth,
 )
 
-#: Of a backend outside PostgreSQL, however many of them a filter leaves out.
-_MOST_ASKED = 1000
 _MOST_COLLECTIONS = 1000
 
 if TYPE_CHECKING:
@@ -181,22 +178,10 @@ class VectorStoreManager:
         if found.active.backend == rows.BESIDE:
             near = searching.nearest(found, request, which, vector)
             return Plan(collection=found, request=request, narrowing=which, near=near, vector=vector)
-        scored = await self._outside(found, request, which, vector)
+        store, wanted = self._backend(found.active), searching.depth(request)
+        scored = await outside.nearest(self._scope, store, found, which, vector, wanted=wanted)
         near = searching.given(request, which, scored)
         return Plan(collection=found, request=request, narrowing=which, near=near)
-
-    async def _outside(
-        self, found: CollectionInfo, request: SearchRequest, which: Narrowing, vector: Sequence[float]
-    ) -> list[Scored]:
-        """What a backend outside PostgreSQL finds: asked for more until enough is left of it."""
-        store, wanted = self._backend(found.active), searching.depth(request)
-        asked = wanted
-        while True:
-            scored = await store.search(found.active, vector, k=asked, where=which.where)
-            passed = await self._scope.run(searching.passing, found, which, scored)
-            if len(passed) >= wanted or len(scored) < asked or asked >= _MOST_ASKED:
-                return passed[:wanted]
-            asked = min(asked * 4, _MOST_ASKED)
 
     async def _finished(self, plan: Plan, hits: list[Hit]) -> list[Hit]:
         request = plan.request

@@ -3,6 +3,8 @@
 PostgreSQL is the truth, whatever holds the vectors: a vector whose chunk is gone finds nothing.
 """
 
+from uuid import uuid4
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
@@ -153,6 +155,7 @@ class Document(WorkspaceRow):
             models.Index(fields=["collection", "content_hash"], name="document_hash"),
             models.Index(fields=["collection", "upload_hash"], name="document_upload"),
             models.Index(fields=["collection", "state", "-id"], name="document_by_state"),
+            models.Index(fields=["collection", "-id"], name="document_newest"),
         ]
 
     def __str__(self) -> str:
@@ -291,6 +294,26 @@ class Garbage(Row):
 
     def __str__(self) -> str:
         return f"{len(self.chunk_ids)} vectors of {self.set_id}"
+
+
+class StaleMetadata(Row):
+    """A document whose metadata changed after a set outside PostgreSQL took it in: it is to be told there.
+
+    While a set has such rows, no search leaves its filter to the set's store.
+    """
+
+    vector_set = models.ForeignKey(VectorSet, models.CASCADE, related_name="stale")
+    document = models.ForeignKey(Document, models.CASCADE, related_name="+")
+    #: Another one with each change: who has told an earlier state isn't done.
+    change = models.UUIDField(default=uuid4)
+    lease_expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["vector_set", "document"], name="stalemetadata_once")]
+        indexes = [models.Index(fields=["lease_expires_at"], name="stalemetadata_by_lease")]
+
+    def __str__(self) -> str:
+        return f"{self.document_id} in {self.vector_set_id}"
 
 
 class SemanticAnswer(WorkspaceRow):

@@ -5,14 +5,16 @@ vectors and kept answers are gone with the commit.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 from django.contrib.postgres.search import SearchVector
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Q, Value
 from django.db.models.functions import Now
 
+from kernel import jobs
 from kernel.errors import Unavailable
 from llm.models import CachedAnswer
 from vectorstore.models import (
@@ -25,10 +27,11 @@ from vectorstore.models import (
     Garbage,
     SemanticAnswer,
     SetState,
+    StaleMetadata,
     VectorSet,
 )
 from vectorstore.scope import Scope
-from vectorstore.values import CollectionInfo, Draft, Ingested, Piece, SetInfo, SourceDocument, Space
+from vectorstore.values import LONGEST_TITLE, CollectionInfo, Draft, Ingested, Piece, SetInfo, SourceDocument, Space
 
 #: The backend whose vectors are rows beside the chunks.
 BESIDE = "pgvector"
@@ -64,16 +67,7 @@ def infos(found: Sequence[Any]) -> list[CollectionInfo]:
     """`info` of each, with one query for all."""
     sets: dict[UUID, dict[str, SetInfo]] = {row.id: {} for row in found}
     for each in VectorSet.objects.filter(collection_id__in=sets).exclude(state=SetState.RETIRED):
-        sets[each.collection_id][each.state] = SetInfo(
-            id=each.id,
-            workspace_id=each.workspace_id,
-            collection_id=each.collection_id,
-            backend=each.backend,
-            space=Space(model=each.embedding_model, dimension=each.dimension),
-            index=each.index,
-            index_type=each.index_type,
-            index_rows=each.index_rows,
-        )
+        sets[each.collection_id][each.state] = set_info(each)
     return [
         CollectionInfo(
             id=row.id,
@@ -87,9 +81,23 @@ def infos(found: Sequence[Any]) -> list[CollectionInfo]:
     ]
 
 
+def set_info(row: VectorSet) -> SetInfo:
+    """A set's row as a value."""
+    return SetInfo(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        collection_id=row.collection_id,
+        backend=row.backend,
+        space=Space(model=row.embedding_model, dimension=row.dimension),
+        index=row.index,
+        index_type=row.index_type,
+        index_rows=row.index_rows,
+    )
+
+
 def known(scope: Scope, into: CollectionInfo, document: SourceDocument, content_hash: str) -> Ingested | None:
-    """What to answer without embedding anything: this text is there already, and takes on new metadata. None: it is
-    to be written.
+    """What to answer without embedding anything: this text is there already, and takes on a new title and metadata.
+    None: it is to be written.
     """
     same_text = Q(source=document.source) | Q(content_hash=content_hash)
     found = scope.documents.filter(same_text, collection_id=into.id)
@@ -99,9 +107,10 @@ def known(scope: Scope, into: CollectionInfo, document: SourceDocument, content_
         return next((_copy_of(row, document.source) for row in found), None)
     if ours.content_hash != content_hash:
         return None
-    changed = ours.metadata != document.metadata
+    wanted = {"title": document.title[:LONGEST_TITLE] or ours.title, "metadata": document.metadata}
+    changed = {name: value for name, value in wanted.items() if getattr(ours, name) != value}
     if changed:
-        change(ours, into.language, {"metadata": document.metadata})
+        change(ours, into.language, changed)
     return Ingested(source=document.source, outcome="updated" if changed else "unchanged", document_id=ours.id)
 
 
@@ -112,6 +121,8 @@ def change(row: Document, language: str, values: dict[str, Any]) -> None:
     row.save(update_fields=[*values, "updated_at"])
     with connection.cursor() as cursor:
         cursor.execute(_FOLLOW, [language, row.title, language, row.pk])
+    if "metadata" in values:
+        _outdate(row)
 
 
 #: As _lookup writes it.
@@ -126,6 +137,20 @@ _FOLLOW = """
     FROM vectorstore_chunk AS chunk JOIN vectorstore_document AS document ON document.id = chunk.document_id
     WHERE chunk.document_id = %s AND lookup.chunk_id = chunk.id
 """
+
+
+def _outdate(row: Document) -> None:
+    """Have stores outside PostgreSQL told of a document's metadata: some filter by it (vectorstore.refreshing)."""
+    outside = VectorSet.objects.filter(collection_id=row.collection_id).exclude(backend=BESIDE)
+    sets = list(outside.exclude(state=SetState.RETIRED).values_list("id", flat=True)) if row.chunk_count else []
+    StaleMetadata.objects.bulk_create(
+        [StaleMetadata(vector_set_id=each, document_id=row.pk, lease_expires_at=Now()) for each in sets],
+        update_conflicts=True,
+        unique_fields=["vector_set", "document"],
+        update_fields=["change"],
+    )
+    if sets:
+        transaction.on_commit(partial(jobs.tell, "vectorstore.tasks.refresh_metadata"))
 
 
 def _copy_of(row: Any, source: str) -> Ingested:

@@ -7,7 +7,7 @@ from celery import shared_task
 from kernel import jobs
 from llm import exact_cache
 from llm.tasks import run_async
-from vectorstore import cached_embeddings, claims, garbage, indexing, ingestion, reembedding
+from vectorstore import cached_embeddings, claims, garbage, indexing, ingestion, reembedding, refreshing
 from vectorstore.models import SemanticAnswer
 
 #: Seconds that building an index may take: millions of vectors take hours.
@@ -43,6 +43,12 @@ def prune_cached_embeddings() -> None:
 def collect_garbage() -> None:
     """Remove vectors from backends outside PostgreSQL whose chunks are gone."""
     run_async(garbage.collect)
+
+
+@shared_task
+def refresh_metadata() -> None:
+    """Tell stores outside PostgreSQL of documents' metadata that changed."""
+    run_async(refreshing.refresh)
 
 
 @shared_task(time_limit=_LONGEST_BUILD)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 #: Characters of what names a document in its collection.
 LONGEST_SOURCE = 1000
+LONGEST_TITLE = 500
 
 
 @dataclass(frozen=True, kw_only=True)

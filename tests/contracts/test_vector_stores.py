@@ -11,8 +11,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db.models.functions import Now
 from pgvector.django import CosineDistance
 
+from accounts.models import Workspace
 from kernel import database
 from kernel.errors import Misconfigured, NotFound, StoreUnavailable
 from llm import aliases
@@ -20,13 +22,15 @@ from llm.registry import vector_stores
 from tests.support import vector_stores as support
 from tests.support.vector_stores import DIMENSION, NAMES, InMemory, Stores
 from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
-from vectorstore import figures
-from vectorstore.backends import Backend, backend
+from vectorstore import documents, figures, outside, refreshing, rows
+from vectorstore.backends import Backend, Filtering, Picking, backend
+from vectorstore.candidates import Narrowing
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.filters import parse
 from vectorstore.manager import VectorStoreManager
-from vectorstore.models import Chunk, ChunkVector, Collection, Document, VectorSet
-from vectorstore.values import Entry, SetInfo, Space
+from vectorstore.models import Chunk, ChunkLookup, ChunkVector, Collection, Document, StaleMetadata, VectorSet
+from vectorstore.scope import Scope
+from vectorstore.values import CollectionInfo, Entry, SetInfo, Space
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -271,6 +275,218 @@ class TestFilters:
         assert 5 in await made.found(at(0), where={"eq": {"lang": "en"}})
 
 
+class TestDescribing:
+    """A store that filters by metadata is told when that changes; one that doesn't needs no telling."""
+
+    @pytest.fixture
+    async def made(self, store: str) -> Made:
+        made = await new_set(store)
+        if not isinstance(made.backend, Filtering):
+            pytest.skip("leaves filters to the look-up")
+        await made.backend.add(made.info, [made.entry(n, at(10 * n), lang="en", year=2020 + n) for n in range(4)])
+        return made
+
+    async def test_filters_go_by_what_it_was_told_last(self, made):
+        told = {made.chunks[0]: {"lang": "de"}, made.chunks[2]: {"lang": "de", "year": 1990, "inner": {"x": True}}}
+        await made.backend.describe(made.info, told)
+        assert await made.found(at(0), where={"eq": {"lang": "de"}}) == [0, 2]
+        assert await made.found(at(0), where={"eq": {"lang": "en"}}) == [1, 3]
+        assert await made.found(at(0), where={"range": {"year": {"lt": 2022}}}) == [1, 2]
+        assert await made.found(at(0), where={"eq": {"inner.x": True}}) == [2]
+        assert await made.found(at(0)) == [0, 1, 2, 3]
+
+    async def test_unknown_ids_stay_unknown(self, made):
+        await made.backend.describe(made.info, {uuid4(): {"lang": "de"}, made.chunks[3]: {"lang": "de"}})
+        assert await made.found(at(0), where={"eq": {"lang": "de"}}) == [3]
+        assert (await made.backend.stats(made.info)).vectors == 4
+        await made.backend.drop(made.info)
+        await made.backend.describe(made.info, {made.chunks[0]: {"lang": "de"}})
+        assert await made.found(at(0)) == []
+
+    async def test_too_much_metadata_and_less_again(self, made):
+        much = {f"field{n}": "x" * 900 for n in range(60)}
+        await made.backend.describe(made.info, {made.chunks[0]: much})
+        assert 0 in await made.found(at(0), where={"eq": {"lang": "de"}})
+        await made.backend.describe(made.info, {made.chunks[0]: {"lang": "fr"}})
+        assert await made.found(at(0), where={"eq": {"lang": "de"}}) == []
+
+    async def test_many_are_told_at_once(self, store):
+        made = await new_set(store, chunks=700)
+        if not isinstance(made.backend, Filtering):
+            pytest.skip("leaves filters to the look-up")
+        await made.backend.add(made.info, [made.entry(n, at(n / 10), lang="en") for n in range(700)])
+        await made.backend.describe(made.info, {each: {"lang": "de"} for each in made.chunks[1:]})
+        assert await made.found(at(0), where={"eq": {"lang": "en"}}) == [0]
+        assert len(await made.found(at(0), where={"eq": {"lang": "de"}}, k=700)) == 699
+
+
+class TestPicking:
+    async def test_a_store_that_can_finds_the_nearest_of_some_chunks(self, store):
+        made = await new_set(store, chunks=1300)
+        if not isinstance(made.backend, Picking):
+            pytest.skip("is asked for more instead")
+        await made.backend.add(made.info, [made.entry(n, at(n / 10)) for n in range(1300)])
+
+        async def among(ids: list[UUID], k: int = 3) -> list[int]:
+            hits = await made.backend.search_among(made.info, at(0), ids, k=k)
+            return [made.chunks.index(hit.chunk_id) for hit in hits]
+
+        assert await among(made.chunks[300:]) == [300, 301, 302]
+        assert await among([made.chunks[1299], made.chunks[7], uuid4()]) == [7, 1299]
+        assert await among([]) == await among([uuid4()]) == []
+        assert len(await among(made.chunks[300:], k=50)) == 50
+
+
+class TestNarrowSearches:
+    """A filter that little passes: a store that goes by nearness alone is asked until enough is found."""
+
+    FAR = ("pears", "plums", "limes")
+    WHERES = (
+        {"eq": {"lang": "de"}},
+        {"range": {"year": {"lt": 2000}}},
+        {"contains": {"tags": "rare"}},
+        {"not": {"eq": {"lang": "en"}}},
+        {"and": [{"eq": {"lang": "de"}}, {"contains": {"document.source": "s.md"}}]},
+    )
+
+    async def test_all_that_passes_is_found_and_nothing_else(self, store, embedder):
+        manager = VectorStoreManager(await new_workspace(), embedder=embedder)
+        near = "\n\n".join(f"## Part {n}\n\n" + "warranty in months " * 20 + str(n) for n in range(400))
+        common = {"lang": "en", "tags": ["common"], "year": 2020}
+        rare = {"lang": "de", "tags": ["rare", "one"], "year": 1990}
+        [big, *_] = await manager.ingest(
+            [
+                document(near, source="near.md", metadata=common),
+                *(document(f"about {each}", source=f"{each}.md", metadata=rare) for each in self.FAR),
+            ]
+        )
+        assert big.chunks >= 400
+        await self._check(manager)
+        # Nobody has told the store of this yet.
+        scope = Scope(manager.scope.workspace_id, await owner(manager))
+        await scope.run(documents.change, big.document_id, {"metadata": common | {"year": 2021}})
+        await self._check(manager)
+
+    async def _check(self, manager: VectorStoreManager) -> None:
+        for where in self.WHERES:
+            hits = await manager.search("warranty in months", k=3, where=where)
+            assert {hit.source for hit in hits} == {f"{each}.md" for each in self.FAR}, where
+            assert len(await manager.search("warranty in months", k=2, where=where)) == 2, where
+        hits = await manager.search("warranty in months", k=4, documents=[hits[0].document_id])
+        assert len(hits) == 1
+        for nothing in ({"contains": {"tags": "nothing"}}, {"eq": {"lang": "it"}}):
+            assert await manager.search("warranty in months", where=nothing) == [], nothing
+
+    async def test_an_empty_collection_finds_nothing(self, store, embedder):
+        manager = VectorStoreManager(await new_workspace(), embedder=embedder)
+        await manager.collection()
+        assert await manager.search("warranty") == []
+        assert await manager.search("warranty", where={"eq": {"lang": "de"}}) == []
+
+    async def test_a_store_is_asked_for_more_until_enough_is_left(self, stores, settings, embedder):
+        """One that can be asked for no chunks by their ids, with a bound on how far it goes."""
+        vector_stores.add("custom", support.create)
+        settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, "custom", {})
+        try:
+            made = await new_set("custom", chunks=3000)
+            await made.backend.add(made.info, [made.entry(n, at(n / 20)) for n in range(3000)])
+            last = made.chunks[-1]
+
+            def furnish() -> CollectionInfo:
+                for n, each in enumerate(made.chunks):
+                    lookup = {"chunk_id": each, "workspace_id": made.info.workspace_id, "document_id": made.document_id}
+                    ChunkLookup.objects.create(
+                        **lookup, collection_id=made.info.collection_id, terms="x", metadata={"n": n}
+                    )
+                return rows.info(Collection.objects.get(id=made.info.collection_id))
+
+            found, asked = await database.run(furnish), []
+            real = made.backend.search
+
+            async def counted(vectors: Any, vector: Any, *, k: int, where: Any = None) -> Any:
+                asked.append((k, where))
+                return await real(vectors, vector, k=k)
+
+            made.backend.search = counted  # type: ignore[method-assign]
+            which = Narrowing(where=parse({"eq": {"n": 2999}}))
+            hits = await outside.nearest(Scope(made.info.workspace_id), made.backend, found, which, at(0), wanted=4)
+            assert [hit.chunk_id for hit in hits] == [last]
+            assert [k for k, _ in asked] == [4, 16, 64, 256, 1000, 4000]
+            assert {where for _, where in asked} == {None}
+        finally:
+            vector_stores.remove("custom")
+
+
+async def owner(manager: VectorStoreManager) -> int:
+    def look() -> int:
+        found: int = Workspace.objects.get(id=manager.scope.workspace_id).personal_of_id
+        return found
+
+    return await database.run(look)
+
+
+class TestChangedMetadata:
+    """Searches go by a document's new metadata with the commit, in every store; stores that filter are told of it."""
+
+    @pytest.fixture
+    async def manager(self, store: str, embedder: CountingEmbedder) -> VectorStoreManager:
+        manager = VectorStoreManager(await new_workspace(), embedder=embedder)
+        await manager.ingest([document(each, source=each, metadata={"lang": "en"}) for each in ("apples", "pears")])
+        return manager
+
+    async def change(self, manager: VectorStoreManager, source: str, **values: Any) -> None:
+        row = await database.run(Document.objects.get, workspace_id=manager.scope.workspace_id, source=source)
+        await Scope(manager.scope.workspace_id, await owner(manager)).run(documents.change, row.id, values)
+
+    async def found(self, manager: VectorStoreManager, **fields: Any) -> list[str]:
+        return sorted(hit.source for hit in await manager.search("apples pears", where={"eq": fields}, k=10))
+
+    async def test_it_holds_at_once_and_still_once_the_store_was_told(self, manager, store):
+        await self.change(manager, "pears", metadata={"lang": "de"})
+        for _ in range(2):
+            assert await self.found(manager, lang="de") == ["pears"]
+            assert await self.found(manager, lang="en") == ["apples"]
+            await refreshing.refresh()
+        assert not await database.run(StaleMetadata.objects.exists)
+
+    async def test_the_store_itself_knows_it_then(self, manager, store):
+        await self.change(manager, "pears", metadata={"lang": "de"})
+        await refreshing.refresh()
+        into = await manager.collection()
+        found = backend(store, manager.scope.workspace_id)
+        if not isinstance(found, Filtering):
+            pytest.skip("leaves filters to the look-up")
+        vector = await CountingEmbedder().query("pears")
+        assert len(await found.search(into.active, vector, k=9, where=parse({"eq": {"lang": "de"}}))) == 1
+
+    async def test_so_does_an_ingest_of_the_same_text(self, manager, store):
+        [result] = await manager.ingest([document("pears", source="pears", metadata={"lang": "de"}, title="Birnen")])
+        assert result.outcome == "updated"
+        assert await self.found(manager, lang="de") == ["pears"]
+        assert (await manager.search("birnen", mode="text"))[0].title == "Birnen"
+
+    async def test_two_changes_while_one_is_told_end_with_the_last(self, manager, store, monkeypatch):
+        found = backend(store, manager.scope.workspace_id)
+        if not isinstance(found, Filtering):
+            pytest.skip("leaves filters to the look-up")
+        told = []
+        real = type(found).describe
+
+        async def slow(self_: Any, vectors: Any, metadata: Any) -> None:
+            if not told:
+                await self.change(manager, "pears", metadata={"lang": "fr"})
+            told.append(metadata)
+            await real(self_, vectors, metadata)
+
+        monkeypatch.setattr(type(found), "describe", slow)
+        await self.change(manager, "pears", metadata={"lang": "de"})
+        await refreshing.refresh()
+        assert [next(iter(each.values()))["lang"] for each in told] == ["de", "fr"]
+        assert not await database.run(StaleMetadata.objects.exists)
+        assert await self.found(manager, lang="fr") == ["pears"]
+        assert await self.found(manager, lang="de") == []
+
+
 class TestThroughTheManager:
     @pytest.fixture
     async def manager(self, store: str, embedder: CountingEmbedder) -> VectorStoreManager:
@@ -482,6 +698,29 @@ class TestUnavailable:
         settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, name, options)
         with pytest.raises(Misconfigured, match=match):
             backend(name, uuid4())
+
+
+async def test_a_store_that_is_away_is_told_when_it_is_back(stores, settings, monkeypatch, embedder):
+    support.with_key(monkeypatch)
+    name, options = stores.options("pinecone")
+    settings.DJANGO_CHAIN = support.settings_for(settings.DJANGO_CHAIN, name, options | {"timeout": 2.0})
+    try:
+        manager = VectorStoreManager(await new_workspace(), embedder=embedder)
+        [made] = await manager.ingest([document("pears", metadata={"lang": "en"})])
+        scope = Scope(manager.scope.workspace_id, await owner(manager))
+        await scope.run(documents.change, made.document_id, {"metadata": {"lang": "de"}})
+        stores.pinecone.fail("/vectors/upsert", 500, times=20)
+        assert await refreshing.refresh() == 0
+        assert len(await manager.search("pears", where={"eq": {"lang": "de"}})) == 1
+        stores.pinecone.heal()
+        assert await refreshing.refresh() == 0
+        await database.run(StaleMetadata.objects.all().update, lease_expires_at=Now())
+        assert await refreshing.refresh() == 1
+        assert len(await manager.search("pears", where={"eq": {"lang": "de"}})) == 1
+        assert not await database.run(StaleMetadata.objects.exists)
+    finally:
+        stores.pinecone.heal()
+        await aliases.close()
 
 
 class TestPinecone:

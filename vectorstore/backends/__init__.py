@@ -3,8 +3,8 @@ ids of chunks, and finds the nearest. What it finds is looked up in PostgreSQL b
 left over, or another workspace's, finds nothing.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from kernel.conf import config as settings
@@ -39,10 +39,10 @@ class Backend(Protocol):
     async def search(
         self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Filter | None = None
     ) -> list[Scored]:
-        """The `k` nearest, nearest first; a vector without length is near to none. `where` is over entries' metadata.
+        """The `k` nearest, nearest first; a vector without length is near to none.
 
-        A backend that can't express a filter, or a part of it, may leave it out: it is applied again to what is
-        looked up.
+        `where` is over entries' metadata, and given to a `Filtering` backend only. What it can't express of a filter it
+        leaves out: the filter is applied again to what is looked up.
         """
 
     async def drop(self, vectors: SetInfo) -> None:
@@ -68,6 +68,24 @@ class Listing(Protocol):
 
     def ids(self, vectors: SetInfo) -> AsyncIterator[list[UUID]]:
         """The ids of a set's chunks, in pages."""
+
+
+@runtime_checkable
+class Filtering(Protocol):
+    """A backend that filters by the metadata of its entries, and so must be told when that changes."""
+
+    async def describe(self, vectors: SetInfo, metadata: Mapping[UUID, Mapping[str, Any]]) -> None:
+        """Keep this as the chunks' metadata; an unknown id is no error, and stays unknown."""
+
+
+@runtime_checkable
+class Picking(Protocol):
+    """A backend that can be asked for the nearest of some chunks."""
+
+    async def search_among(
+        self, vectors: SetInfo, vector: Sequence[float], chunk_ids: Sequence[UUID], *, k: int
+    ) -> list[Scored]:
+        """As `search`, of these alone; unknown ones are no error. They are a thousand at most."""
 
 
 def fitting(vectors: SetInfo, entries: Sequence[Entry]) -> None:

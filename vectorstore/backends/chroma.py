@@ -6,7 +6,7 @@ and reports nothing: vectors come from us, and its telemetry is off.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Lock
@@ -75,7 +75,18 @@ class Chroma:
     ) -> list[Scored]:
         if not has_length(vector):
             return []
-        return await self._call(_search, vectors, list(vector), k, condition(where))
+        return await self._call(_search, vectors, list(vector), k, {"where": condition(where)})
+
+    async def search_among(
+        self, vectors: SetInfo, vector: Sequence[float], chunk_ids: Sequence[UUID], *, k: int
+    ) -> list[Scored]:
+        if not has_length(vector) or not chunk_ids:
+            return []
+        return await self._call(_search_among, vectors, list(vector), k, [str(each) for each in chunk_ids])
+
+    async def describe(self, vectors: SetInfo, metadata: Mapping[UUID, Mapping[str, Any]]) -> None:
+        for batch in batches(list(metadata.items()), _BATCH):
+            await self._call(_describe, vectors, {str(each): kept(values) for each, values in batch})
 
     async def drop(self, vectors: SetInfo) -> None:
         await self._call(_drop, vectors)
@@ -220,7 +231,7 @@ def _add(store: _Store, vectors: SetInfo, entries: Sequence[Entry]) -> None:
             lambda collection: collection.upsert(
                 ids=[str(each.chunk_id) for each in kept_ones],
                 embeddings=_embeddings([each.vector for each in kept_ones]),
-                metadatas=[kept(each) for each in kept_ones],
+                metadatas=[kept(each.metadata) for each in kept_ones],
             ),
             make=True,
         )
@@ -235,15 +246,36 @@ def _remove(store: _Store, vectors: SetInfo, ids: list[str]) -> None:
     _known(store, vectors, lambda collection: collection.delete(ids=ids) and None, None)
 
 
-def _search(store: _Store, vectors: SetInfo, vector: list[float], k: int, where: dict[str, Any] | None) -> list[Scored]:
+def _describe(store: _Store, vectors: SetInfo, metadata: dict[str, dict[str, Any]]) -> None:
+    def update(collection: Collection) -> None:
+        held = collection.get(ids=list(metadata), include=["metadatas"])
+        ids, before = held["ids"], held["metadatas"] or []
+        if ids:
+            # A name that isn't given keeps its value; None takes it away.
+            fresh = [dict.fromkeys(old or ()) | metadata[each] for each, old in zip(ids, before, strict=True)]
+            collection.update(ids=ids, metadatas=list(fresh))
+
+    _known(store, vectors, update, None)
+
+
+def _search(store: _Store, vectors: SetInfo, vector: list[float], k: int, among: dict[str, Any]) -> list[Scored]:
+    """`among`: the arguments of Chroma's query that narrow it."""
+
     def query(collection: Collection) -> list[Scored]:
         asked = _embeddings([vector])
-        found = collection.query(query_embeddings=asked, n_results=k, where=where, include=["distances"])
+        found = collection.query(query_embeddings=asked, n_results=k, include=["distances"], **among)
         distances = found["distances"]
         assert distances is not None
         return [Scored(UUID(each), 1 - distance) for each, distance in zip(found["ids"][0], distances[0], strict=True)]
 
     return _known(store, vectors, query, [])
+
+
+def _search_among(store: _Store, vectors: SetInfo, vector: list[float], k: int, ids: list[str]) -> list[Scored]:
+    # Chroma fails at an id that it doesn't have: a vector without length, or one that was just removed.
+    none: list[str] = []
+    held = _known(store, vectors, lambda collection: collection.get(ids=ids, include=[])["ids"], none)
+    return _search(store, vectors, vector, min(k, len(held)), {"ids": held}) if held else []
 
 
 def _drop(store: _Store, vectors: SetInfo) -> None:

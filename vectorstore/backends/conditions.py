@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 from vectorstore.filters import MAX_TEXT, And, Eq, Field, Filter, In, Or, Range, Value
-from vectorstore.values import Entry
 
 #: Before each name of a document's metadata: stores reserve some names.
 _PREFIX = "m."
@@ -23,9 +22,9 @@ _LARGEST = 30_000
 _EXACT = 2**53
 
 
-def kept(entry: Entry) -> dict[str, Any]:
+def kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What a store keeps with a vector: flat, texts, floats and booleans."""
-    fields: dict[str, Any] = {_PREFIX + name: value for name, value in _flat(entry.metadata)}
+    fields: dict[str, Any] = {_PREFIX + name: value for name, value in _flat(metadata)}
     if len(json.dumps(fields).encode()) > _LARGEST:
         return {_PARTIAL: True}
     # Chroma takes no empty ones.

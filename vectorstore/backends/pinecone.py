@@ -7,7 +7,7 @@ service's nature. What was deleted is found by nobody at once, as hits are looke
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
@@ -67,15 +67,13 @@ class Pinecone:
         client = await self._client()
         await self._call(lambda: client.checked(vectors))
         kept_ones = [
-            {"id": str(each.chunk_id), "values": list(each.vector), "metadata": kept(each)}
+            {"id": str(each.chunk_id), "values": list(each.vector), "metadata": kept(each.metadata)}
             for each in entries
             if has_length(each.vector)
         ]
         # The service refuses a vector without length; what stood in its place goes.
         await self.remove(vectors, [each.chunk_id for each in entries if not has_length(each.vector)])
-        size = max(1, min(_MOST_IN_BATCH, _NUMBERS // vectors.space.dimension))
-        for batch in batches(kept_ones, size):
-            await self._call(lambda batch=batch: client.index.upsert(vectors=batch, namespace=_name(vectors)))  # type: ignore[misc]
+        await self._upsert(client, vectors, kept_ones)
 
     async def remove(self, vectors: SetInfo, chunk_ids: Sequence[UUID]) -> None:
         client = await self._client()
@@ -94,6 +92,19 @@ class Pinecone:
             lambda: client.index.query(top_k=k, vector=list(vector), namespace=_name(vectors), filter=condition(where))
         )
         return [Scored(UUID(each.id), each.score) for each in found.matches]
+
+    async def describe(self, vectors: SetInfo, metadata: Mapping[UUID, Mapping[str, Any]]) -> None:
+        # The service's update is for one vector at a time, and takes no name away: they are written again.
+        client = await self._client()
+        for batch in batches([str(each) for each in metadata], _size(vectors)):
+            found = await self._call(
+                lambda batch=batch: client.index.fetch(ids=batch, namespace=_name(vectors))  # type: ignore[misc]
+            )
+            fresh = [
+                {"id": each, "values": list(held.values), "metadata": kept(metadata[UUID(each)])}
+                for each, held in found.vectors.items()
+            ]
+            await self._upsert(client, vectors, fresh)
 
     async def drop(self, vectors: SetInfo) -> None:
         client = await self._client()
@@ -122,6 +133,10 @@ class Pinecone:
             token = page.pagination.next if page.pagination else None
             if not token:
                 return
+
+    async def _upsert(self, client: "_Client", vectors: SetInfo, entries: Sequence[dict[str, Any]]) -> None:
+        for batch in batches(entries, _size(vectors)):
+            await self._call(lambda batch=batch: client.index.upsert(vectors=batch, namespace=_name(vectors)))  # type: ignore[misc]
 
     async def _client(self) -> "_Client":
         return await self._call(_shared(self._options, _key(self._options)).opened)
@@ -224,6 +239,11 @@ def _key(options: Options) -> str:
             f"Backend 'pinecone' needs an API key in the environment variable {options.api_key_variable}."
         )
     return key
+
+
+def _size(vectors: SetInfo) -> int:
+    """How many of the set's vectors go in one request."""
+    return max(1, min(_MOST_IN_BATCH, _NUMBERS // vectors.space.dimension))
 
 
 def _name(vectors: SetInfo) -> str:

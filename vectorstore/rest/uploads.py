@@ -1,6 +1,7 @@
 """REST for adding documents: files, a URL, or a text. Workers read them; a document's `state` says how far they are.
 
-What was sent before is not read again: the same files may be sent any number of times.
+What was sent before is not read again: the same files may be sent any number of times, with another title or other
+metadata each time.
 """
 
 import asyncio
@@ -71,7 +72,9 @@ class TextIn(BaseModel, extra="forbid"):
 
 
 class UploadOut(Schema):
-    """`outcome`: queued, unchanged, in_progress; or refused, for the reason that `code` and `message` give."""
+    """`outcome`: queued, in_progress, unchanged, updated (its title or metadata); or refused, as `code` and `message`
+    say.
+    """
 
     document: DocumentOut | None
     name: str

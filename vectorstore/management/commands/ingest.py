@@ -102,7 +102,7 @@ async def _one(manager: VectorStoreManager, found: Found, options: dict[str, Any
     except ChainError as error:
         return "failed", error.message if source in error.message else f"{source}: {error.message}"
     if made.job_id is None:
-        return ("skipped", f"{source}: {made.reason}") if made.reason else ("unchanged", "")
+        return ("skipped", f"{source}: {made.reason}") if made.reason else (made.outcome, "")
     if options["queue"]:
         return "queued", ""
     worked = await ingestion.work(made.job_id)
