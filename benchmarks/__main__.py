@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import machine
-from benchmarks.parts import fanout, idle, ingest, memory, quality, recall, relay, streams, turn
+from benchmarks.parts import fanout, idle, ingest, memory, quality, recall, relay, search, streams, turn
 from benchmarks.report import Measure, progress, table
 from benchmarks.stage import Stage
 
@@ -21,6 +21,7 @@ _PARTS: dict[str, Callable[..., list[Measure]]] = {
     "memory": memory.run,
     "quality": quality.run,
     "recall": recall.run,
+    "search": search.run,
 }
 
 
