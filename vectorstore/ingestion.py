@@ -7,6 +7,7 @@ it while its lease is renewed. A worker that dies leaves the row; the next one b
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,9 +17,9 @@ from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from kernel import database
+from kernel import database, jobs
 from kernel.conf import config
-from kernel.errors import Busy, ChainError, Unavailable
+from kernel.errors import Busy, ChainError, DatabaseUnavailable, Unavailable
 from kernel.text import storable
 from vectorstore import claims, drafting, fetching
 from vectorstore.claims import Claim, ClaimLost
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 #: Failures that may be over with the next try.
 _PASSING = (Unavailable, Busy)
+#: Seconds that a job still has in a process that is to end. Service managers wait for ten or more.
+_GRACE = 5.0
+#: Seconds until a claim is renewed after the database was away.
+_SOON = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,26 @@ class Worked:
     reason: str = ""
 
 
+class _GivenBack(Exception):
+    """This process ends before the job does."""
+
+
+_ending = False
+_under_way: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+
+def end_soon() -> None:
+    """This process is to end: jobs that aren't done in a few seconds are given back.
+
+    May be called in any thread, and by a signal's handler.
+    """
+    global _ending  # noqa: PLW0603  one end a process
+    _ending = True
+    for loop, told in tuple(_under_way):
+        with suppress(RuntimeError):  # a loop that has just ended has no job any more
+            loop.call_soon_threadsafe(told.set)
+
+
 async def work(job_id: UUID) -> Worked:
     """Do a job to its end, if it is free. Raises DatabaseUnavailable; the job then waits for its next worker."""
     ours = await database.run(_atomic, claims.claim, job_id, f"ingest-{uuid4().hex[:12]}")
@@ -53,6 +78,8 @@ async def work(job_id: UUID) -> Worked:
         made = await _kept(ours)
     except ClaimLost:
         return Worked(outcome="taken", document_id=ours.document_id)
+    except _GivenBack:
+        return await _given_back(ours)
     except ChainError as error:
         return await _failed(ours, error, again=isinstance(error, _PASSING))
     except Exception as error:  # noqa: BLE001  whatever it was, the job's row says so and people see it
@@ -62,6 +89,17 @@ async def work(job_id: UUID) -> Worked:
     return Worked(
         outcome="updated" if made.outcome == "updated" else "added", document_id=ours.document_id, chunks=made.chunks
     )
+
+
+async def _given_back(ours: Claim) -> Worked:
+    try:
+        await database.run(_atomic, claims.give_back, ours)
+    except ClaimLost:
+        return Worked(outcome="taken", document_id=ours.document_id)
+    logger.info("action=ingest_given_back job=%s", ours.job_id)
+    if not await asyncio.to_thread(jobs.tell, "vectorstore.tasks.ingest_document", ours.job_id):
+        await database.run(claims.untold, ours.job_id)
+    return Worked(outcome="waiting", document_id=ours.document_id)
 
 
 async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
@@ -78,24 +116,44 @@ async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
 
 
 async def _kept(ours: Claim) -> Ingested:
-    """Index, with the claim renewed beside it. The first of the two that fails ends both."""
+    """Index, with the claim renewed beside it. The first of them that fails ends all."""
     indexing = asyncio.ensure_future(_index(ours))
-    renewing = asyncio.ensure_future(_renewed(ours))
+    beside = [asyncio.ensure_future(_renewed(ours)), asyncio.ensure_future(_out_of_time())]
     try:
-        await asyncio.wait((indexing, renewing), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((indexing, *beside), return_when=asyncio.FIRST_COMPLETED)
         if not indexing.done():
-            renewing.result()
+            next(each for each in beside if each.done()).result()
         return await indexing
     finally:
-        for each in (indexing, renewing):
+        for each in (indexing, *beside):
             each.cancel()
-        await asyncio.gather(indexing, renewing, return_exceptions=True)
+        await asyncio.gather(indexing, *beside, return_exceptions=True)
 
 
 async def _renewed(ours: Claim) -> None:
+    every = config().vector_store.ingest_lease / 3
+    pause = every
     while True:
-        await asyncio.sleep(config().vector_store.ingest_lease / 3)
-        await database.run(claims.renew, ours)
+        await asyncio.sleep(pause)
+        try:
+            await database.run(claims.renew, ours)
+            pause = every
+        except DatabaseUnavailable:
+            # Nobody takes the job without a database, so the work goes on; then we are to be the first to come back.
+            pause = min(every, _SOON)
+
+
+async def _out_of_time() -> None:
+    told = asyncio.Event()
+    ours = (asyncio.get_running_loop(), told)
+    _under_way.add(ours)
+    try:
+        if not _ending:
+            await told.wait()
+        await asyncio.sleep(_GRACE)
+        raise _GivenBack
+    finally:
+        _under_way.discard(ours)
 
 
 async def _index(ours: Claim) -> Ingested:
