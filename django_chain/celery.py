@@ -6,13 +6,23 @@ import signal
 import sys
 from typing import Any
 
+from billiard import active_children
 from billiard.util import set_pdeathsig  # type: ignore[attr-defined]  # its stubs lack it
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import beat_embedded_init, celeryd_init, setup_logging, worker_process_init
+from celery.signals import (
+    beat_embedded_init,
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_shutting_down,
+)
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
+
+#: To the processes of the pool. Whoever doesn't listen yet ignores it, as the system does.
+_END_SOON = signal.SIGURG
 
 
 def celery_url(url: str) -> str:
@@ -38,6 +48,27 @@ def _end_with_the_worker(**_: object) -> None:
     """A worker that is killed leaves no process of its own behind, which nobody could tell to stop."""
     if sys.platform == "linux":
         set_pdeathsig(signal.SIGKILL)
+
+
+@worker_process_init.connect
+def _listen(**_: object) -> None:
+    signal.signal(_END_SOON, _end_soon)
+
+
+@worker_shutting_down.connect
+def _tell_the_pool(**_: object) -> None:
+    """A worker that is told to stop waits for its tasks: they learn of it, and a long document is given back."""
+    _end_soon()
+    for child in active_children():
+        if "PoolWorker" in child.name and child.pid is not None:
+            os.kill(child.pid, _END_SOON)
+
+
+def _end_soon(*_: object) -> None:
+    # Needs the apps: they are loaded by the time that there is anything to end.
+    from vectorstore import ingestion  # noqa: PLC0415
+
+    ingestion.end_soon()
 
 
 app = Celery("django_chain")

@@ -130,6 +130,20 @@ async def test_told_to_stop_it_finishes(stage: IngestStage, person: Person) -> N
     assert len(stage.chunks(document_id)) == 3
 
 
+async def test_told_to_stop_it_gives_back_what_takes_longer(stage: IngestStage, person: Person) -> None:
+    gate = Gate()
+    stage.provider.script_tries("handed", [wait(gate), vectors()], [vectors()])
+    document_id = stage.upload(person.token, manual(3, "about [[handed]]"))
+    assert await until(gate.reached, 15)
+    assert await asyncio.to_thread(stage.worker.stop, 15) == 0
+    assert stage.document(person.token, document_id)["state"] == "queued"
+    # The try doesn't count, and the next worker has heard of it.
+    assert (stage.jobs(document_id), stage.waiting()) == ([(True, 0)], 1)
+    stage.worker.start()
+    await eventually(lambda: stage.state(document_id) == "ready")
+    assert len(stage.chunks(document_id)) == 3
+
+
 async def test_two_workers_told_at_once_are_one(stage: IngestStage, person: Person) -> None:
     gate = Gate()
     stage.provider.script("both", wait(gate), vectors())
