@@ -2,7 +2,8 @@
 
 What is left out, in this order, until the rest fits: the oldest turns of the history, whole ones; notes of a memory
 (summaries) that stand in it; the oldest exchanges with tools; the passages of the lowest rank. Instructions, the
-question and the last exchange stay: where they alone are too long, nobody is asked.
+question and the last exchange stay: where they alone are too long, nobody is asked. In what is left the system messages
+are joined (llm.instructions).
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from msgspec import structs
 
 from kernel.conf import ModelAlias, config
-from llm import tokens
+from llm import instructions, tokens
 from llm.configuration import Configuration
 from llm.errors import ContextExceeded, ProviderContextExceeded
 from llm.events import Sources, Step
@@ -181,7 +182,7 @@ class Gate:
         limits = [one for one in (declared, limit) if one is not None]
         known = tokens.most(self.draft.messages) if limits else 0
         if not limits or (known <= min(limits) and not self._tools and "json_schema" not in self._options):
-            return Fitted(messages=self.draft.messages, passages=self.draft.passages)
+            return _whole(self.draft)
         work = functools.partial(self._fit, bounds, min(limits))
         return work() if known < _LONG or bounds.tokenizer == "estimate" else await asyncio.to_thread(work)
 
@@ -235,7 +236,7 @@ def fit(draft: Draft, count: Callable[[Messages], int], limit: int, *, trim: boo
     """
     whole = count(draft.messages)
     if whole <= limit:
-        return Fitted(messages=draft.messages, passages=draft.passages)
+        return _whole(draft)
     plans = _plans(draft) if trim else []
     found: dict[int, tuple[list[BaseMessage], int]] = {}
 
@@ -249,14 +250,19 @@ def fit(draft: Draft, count: Callable[[Messages], int], limit: int, *, trim: boo
         raise _too_long(found[chosen - 1][1] if found else whole, limit)
     messages, counted = found[chosen]
     passages = plans[chosen][2]
+    sent = instructions.first_of_all(messages)
     return Fitted(
-        messages=messages,
+        messages=sent,
         passages=passages,
         dropped_messages=max(0, len(draft.messages) - len(messages)),
         dropped_passages=len(draft.passages) - len(passages),
-        tokens=counted,
+        tokens=counted if sent is messages else count(sent),
         limit=limit,
     )
+
+
+def _whole(draft: Draft) -> Fitted:
+    return Fitted(messages=instructions.first_of_all(draft.messages), passages=draft.passages)
 
 
 def _plans(draft: Draft) -> list[tuple[Messages, Sequence[Messages], Passages]]:

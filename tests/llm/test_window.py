@@ -119,9 +119,13 @@ class TestWhatIsLeftOut:
         draft = prompted([note, *spoken(3)])
         limit = counted(draft.messages) - 3 * 2 * (10 + PER_MESSAGE)
         fitted = fit(draft, counted, limit)
-        assert first_words(fitted.messages)[1:] == ["summary", "why?"]
+        assert first_words(fitted.messages)[1:] == ["why?"]
+        assert fitted.messages[0].text.endswith("\n\nsummary of what was said")
+        assert (fitted.dropped_messages, fitted.tokens) == (6, counted(fitted.messages))
         without = fit(draft, counted, limit - 1)
         assert first_words(without.messages)[1:] == ["why?"]
+        assert "summary" not in without.messages[0].text
+        assert without.dropped_messages == 7
 
     def test_a_note_in_words_of_the_person_is_told_by_what_it_carries(self) -> None:
         note = HumanMessage("summary of what was said", response_metadata={"summary": 7})
