@@ -171,6 +171,8 @@ def statement(scope: Scope, plan: Plan) -> Sql:
         values += part_values
     score, kept, kept_values = _scored(plan.request)
     similarity, similarity_values = _similarity(plan)
+    # `fused` is materialized for its coalesce(): row security would not let one look a chunk up by its key, and every
+    # chunk of the collection would be read.
     text = f"""
         WITH {", ".join(parts)},
         placed AS (
@@ -178,7 +180,7 @@ def statement(scope: Scope, plan: Plan) -> Sql:
             FROM near WHERE distance <> 'NaN'
         ),
         ranked AS (SELECT *, row_number() OVER (ORDER BY rank DESC, chunk_id) AS place FROM words),
-        fused AS (
+        fused AS MATERIALIZED (
             SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, w.every, {score} AS score, {similarity} AS similarity
             FROM placed n FULL JOIN ranked w ON w.chunk_id = n.chunk_id
         )
