@@ -2,18 +2,20 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
 from django.test import Client as Visitor
-from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, Locator, Page, async_playwright, expect
 
 from tests.conftest import Person
 from tests.support.server import Server
+from tests.support.worker import Worker
 
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -105,6 +107,46 @@ class Tab:
 
 
 OpenTab = Callable[..., Awaitable[Tab]]
+
+
+class Panel:
+    """The dialog with the documents, and what a person looks for in it."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.page = tab.page
+        self.button = tab.page.get_by_role("button", name="Documents", exact=True)
+        self.root = tab.page.get_by_role("dialog", name="Documents")
+        self.rows = self.root.locator(".document")
+        self.counted = self.root.locator("#documents-count")
+        self.uploads = self.root.get_by_role("region", name="Uploads")
+        self.problems = self.uploads.locator("li")
+
+    async def open(self) -> Self:
+        await self.button.click()
+        await expect(self.root).to_be_visible()
+        return self
+
+    async def choose(self, *files: FilePayload) -> None:
+        await self.root.get_by_label("Files", exact=True).set_input_files(list(files))
+
+    def row(self, title: str) -> Locator:
+        return self.rows.filter(has=self.page.get_by_role("button", name=title, exact=True))
+
+    async def shows(self, **states: str) -> None:
+        """`kettle="ready"`: so it is, or comes to be."""
+        for title, state in states.items():
+            await expect(self.row(title)).to_have_attribute("data-state", state)
+
+
+def file(name: str, content: str | bytes) -> FilePayload:
+    return {"name": name, "mimeType": "", "buffer": content.encode() if isinstance(content, str) else content}
+
+
+@pytest.fixture(scope="module")
+def worker(live_database: None, server_env: dict[str, str]) -> Iterator[Worker]:
+    """It reads what is uploaded to `servers`."""
+    with Worker(server_env) as started:
+        yield started
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ export class Documents {
     const beside = item?.nextElementSibling ?? item?.previousElementSibling;
     this.rows.delete(row.id);
     this.#draw();
-    (beside?.querySelector("button:not(:disabled)") ?? byId("choose-files")).focus();
+    (beside?.querySelector(".does :last-child") ?? byId("choose-files")).focus();
     this.#tell(`${row.title} was deleted.`);
     await this.#look();
   }
@@ -254,7 +254,7 @@ export class Documents {
     const { queued = 0, parsing = 0, embedding = 0, ready = 0, failed = 0 } = this.counts ?? {};
     const open = queued + parsing + embedding;
     const all = open + ready + failed;
-    return all ? [count(all, "document"), open && `${open} to do`, failed && `${failed} failed`].filter(Boolean).join(" · ") : "";
+    return all ? [count(all, "document"), open && `${open} in progress`, failed && `${failed} failed`].filter(Boolean).join(" · ") : "";
   }
 
   /** Nobody has taken what is queued. What has failed once waits for its next try, and says so itself. */

@@ -31,10 +31,10 @@ async function walked(roots) {
     }
     try {
       if (entry.isFile) found.items.push({ file: await fileOf(entry), path });
-      else if (depth === DEEPEST) found.problems.push({ path, message: "This folder lies too deep." });
+      else if (depth === DEEPEST) found.problems.push({ path, message: "lies too deep." });
       else found.more ||= await enter(entry, depth + 1, queue);
     } catch {
-      found.problems.push({ path, message: "Your browser can't read it." });
+      found.problems.push({ path, message: "can't be read by your browser." });
     }
   }
   return found;

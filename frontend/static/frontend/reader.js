@@ -17,6 +17,7 @@ export class Reader {
   constructor({ api, root, signIn }) {
     Object.assign(this, { api, signIn });
     this.turn = 0;
+    this.growing = false;
     this.dialog = new Dialog(root, { closed: () => this.#clear() });
     this.title = byId("reader-title");
     this.origin = byId("reader-origin");
@@ -84,6 +85,8 @@ export class Reader {
   }
 
   async #grow(way) {
+    if (this.growing) return;
+    this.growing = true;
     const first = this.parts[0];
     const start = way < 0 ? Math.max(0, first.start - PART) : this.parts.at(-1).end;
     await this.#attempt(async () => {
@@ -97,6 +100,7 @@ export class Reader {
         this.scroller.focus({ preventScroll: true });
       };
     });
+    this.growing = false;
   }
 
   #put({ start, end, length }, node, way) {

@@ -37,7 +37,7 @@ export class UploadsView {
   #line(problem) {
     const { path, message, again } = problem;
     // The server names the file in most of what it says.
-    const words = message.startsWith(path) ? message.slice(path.length) : ` ${message}`;
+    const words = message.startsWith(path) ? message.slice(path.length) : `${/^\p{Ll}/u.test(message) ? "" : ":"} ${message}`;
     const line = el("li", { dir: "auto" }, el("b", {}, path), words);
     if (again) line.append(" ", button("Send again", () => this.uploads.again(problem)));
     this.list.append(line);

@@ -38,7 +38,7 @@ export class Uploads {
     this.done = 0;
     /** Files that were here already. */
     this.known = 0;
-    /** {path, message, again: the items that can be sent again}; `unlisted` more have no line. */
+    /** {path, message, again: the items that can be sent again}; `unlisted` more have no line. A message may go on from the path. */
     this.problems = [];
     this.unlisted = 0;
   }
@@ -97,13 +97,13 @@ export class Uploads {
 
   async #wrong(file) {
     const { bytes: most } = this.most;
-    if (file.size > most) return `It has ${bytes(file.size)}; a file may have ${bytes(most)}.`;
+    if (file.size > most) return `is larger than ${bytes(most)}.`;
     try {
       // It may have been moved or locked since it was picked, and would fail the whole request.
       await file.slice(0, 1).arrayBuffer();
       return "";
     } catch {
-      return "Your browser can't read it.";
+      return "can't be read by your browser.";
     }
   }
 
