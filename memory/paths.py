@@ -47,7 +47,7 @@ WITH RECURSIVE known AS MATERIALIZED (
     SELECT places FROM memory_branchpath WHERE session_id = %(session)s AND %(branched)s
 ), walk AS (
     SELECT id, parent_id, "order", 1 AS depth FROM {messages}
-    WHERE id = %(leaf)s AND session_id = %(session)s AND %(branched)s
+    WHERE id = %(leaf)s AND (session_id = %(session)s) IS TRUE AND %(branched)s
   UNION ALL
     SELECT above.id, above.parent_id, above."order", walk.depth + 1
     FROM walk JOIN {messages} AS above ON above.id = walk.parent_id

@@ -214,7 +214,7 @@ WITH RECURSIVE known AS MATERIALIZED (
     WHERE session_id = %(session)s AND through_order < %(before)s AND (%(any)s OR prompt_hash = %(hash)s)
 ), walk AS (
     SELECT id, parent_id, 1 AS depth FROM {messages}
-    WHERE id = %(leaf)s AND session_id = %(session)s AND EXISTS (SELECT 1 FROM known)
+    WHERE id = %(leaf)s AND (session_id = %(session)s) IS TRUE AND EXISTS (SELECT 1 FROM known)
   UNION ALL
     SELECT above.id, above.parent_id, walk.depth + 1
     FROM walk JOIN {messages} AS above ON above.id = walk.parent_id
@@ -227,7 +227,7 @@ FROM walk JOIN known ON known.through_id = walk.id ORDER BY walk.depth, known.ve
 _AFTER = """
 WITH RECURSIVE walk AS (
     SELECT id, parent_id FROM {messages}
-    WHERE id = %(leaf)s AND session_id = %(session)s AND (%(through)s::uuid IS NULL OR id <> %(through)s)
+    WHERE id = %(leaf)s AND (session_id = %(session)s) IS TRUE AND (%(through)s::uuid IS NULL OR id <> %(through)s)
   UNION ALL
     SELECT above.id, above.parent_id FROM walk JOIN {messages} AS above ON above.id = walk.parent_id
     WHERE %(through)s::uuid IS NULL OR above.id <> %(through)s

@@ -74,7 +74,9 @@ def branch(session_id: UUID, *, limit: int, before_order: int | None = None, lea
         return [Row(*values) for values in cursor.fetchall()]
 
 
-# `heard` counts what says something, so that the walk ends with the last message that is asked for.
+# `heard` counts what says something, so that the walk ends with the last message that is asked for. IS TRUE: a message
+# is looked up by its id. The planner may take a session that has grown since it last counted for a small one, and would
+# read all of it.
 _WALK = """
 WITH RECURSIVE walk AS (
     SELECT id, parent_id, "order", role, status, says, content, says::int AS heard
@@ -82,7 +84,7 @@ WITH RECURSIVE walk AS (
         SELECT NOT is_deleted AND content <> '' AND role = ANY(%(roles)s) AND status = ANY(%(remembered)s)
             AND "order" < %(before)s AS says
     ) AS saying
-    WHERE session_id = %(session)s
+    WHERE (session_id = %(session)s) IS TRUE
         AND id = COALESCE(%(leaf)s, (SELECT head_id FROM {sessions} WHERE id = %(session)s))
   UNION ALL
     SELECT above.id, above.parent_id, above."order", above.role, above.status, saying.says, above.content,

@@ -140,7 +140,9 @@ def _candidates(asked: Asked) -> int:
     return max(_CANDIDATES, _FOR_EACH * asked.limit) * max(_PLENTY, len(asked.vector)) // len(asked.vector)
 
 
-# Vectors of another model may be of another length, of which there is no distance.
+# Vectors of another model may be of another length, of which there is no distance. OFFSET 0: each row is looked up by
+# its place. The planner may take a session that has grown since it last counted for a small one, and would read all of
+# it for each.
 _NEAR = """
 {walk}, newest AS (
     SELECT "order", dimension, bits FROM memory_messagevector
@@ -152,8 +154,10 @@ _NEAR = """
     ORDER BY CASE WHEN dimension = %(dimension)s THEN bits <~> binary_quantize(%(vector)s::vector) END
     LIMIT %(candidates)s
 ), comparable AS MATERIALIZED (
-    SELECT message_id, embedding FROM likely JOIN memory_messagevector AS held
-        ON held.session_id = %(session)s AND held."order" = likely."order"
+    SELECT message_id, embedding FROM likely CROSS JOIN LATERAL (
+        SELECT message_id, embedding, embedding_model, dimension FROM memory_messagevector
+        WHERE session_id = %(session)s AND "order" = likely."order" OFFSET 0
+    ) AS held
     WHERE embedding_model = %(model)s AND dimension = %(dimension)s
 ), nearest AS (
     SELECT message_id, embedding <=> %(vector)s::vector AS distance FROM comparable
