@@ -50,3 +50,22 @@ def tell(task: str, *args: Any) -> bool:
         logger.warning("action=broker_unavailable task=%s; the sweeper will find its work", task)
         return False
     return True
+
+
+def waiting() -> int | None:
+    """Words in the broker that no worker has taken; None for a broker that can't be asked. Blocks as `tell` does."""
+    from celery.exceptions import CeleryError  # noqa: PLC0415  as in tell
+    from kombu.exceptions import ChannelError, KombuError  # noqa: PLC0415
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    app = _find_app()
+    try:
+        with app.connection_for_write() as connection:
+            # A worker's own connections wait for a broker that is away.
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            channel: Any = connection.default_channel
+            return int(channel.queue_declare(app.conf.task_default_queue, passive=True).message_count)
+    except ChannelError:
+        return 0  # a queue is there with its first word
+    except (CeleryError, KombuError, RedisError, OSError):
+        return None

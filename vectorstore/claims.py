@@ -253,11 +253,11 @@ def _close(job: Any, document_id: UUID, error: ChainError) -> None:
     _show(document_id, state=DocumentState.FAILED, error_code=error.code, reason=error.message)
 
 
-def overdue() -> list[UUID]:
+def overdue(*, most: int = _SWEPT) -> list[UUID]:
     """Open jobs that nobody works on and no broker was told of lately; from now on one was."""
     told_long_ago = Q(sent_at=None) | Q(sent_at__lt=Now() - _TOLD_AGAIN) | Q(sent_at__lt=F("lease_expires_at"))
     waiting = IngestJob.objects.filter(told_long_ago, open=True, lease_expires_at__lte=Now())
-    found = list(waiting.order_by("lease_expires_at").values_list("id", flat=True)[:_SWEPT])
+    found = list(waiting.order_by("lease_expires_at").values_list("id", flat=True)[: max(0, min(most, _SWEPT))])
     IngestJob.objects.filter(id__in=found).update(sent_at=Now())
     return found
 

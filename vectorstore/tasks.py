@@ -13,6 +13,9 @@ from vectorstore.models import SemanticAnswer
 #: Seconds that building an index may take: millions of vectors take hours.
 _LONGEST_BUILD = 12 * 3600
 
+#: Words that may wait in the broker before a sweep adds none: its memory is the chats' too.
+_MOST_WORDS = 200
+
 
 @shared_task
 def ingest_document(job_id: str | UUID) -> None:
@@ -22,9 +25,14 @@ def ingest_document(job_id: str | UUID) -> None:
 
 @shared_task
 def sweep_ingest_jobs() -> None:
-    """Tell the broker of jobs that it does not know of: it was away or lost them, or their worker died."""
-    for job_id in claims.overdue():
-        jobs.tell("vectorstore.tasks.ingest_document", job_id)
+    """Tell the broker of jobs that it does not know of: it was away or lost them, or their worker died.
+
+    Which of them it knows can't be asked, so it is told of many again while workers are busy: never of more than fit.
+    """
+    words = jobs.waiting()
+    for job_id in claims.overdue(most=0 if words is None else _MOST_WORDS - words):
+        if not jobs.tell("vectorstore.tasks.ingest_document", job_id):
+            claims.untold(job_id)
 
 
 @shared_task
