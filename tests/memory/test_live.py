@@ -1,4 +1,4 @@
-"""A chat whose memory is a summary, seen from outside: a server, a worker, and what the model is sent."""
+"""Chats whose memory a worker keeps up, seen from outside: a server, a worker, and what the model is sent."""
 
 import asyncio
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def started(live_database: None, server_env: dict[str, str]) -> Iterator[Stage]:
 
 
 class Chat(Client):
-    """A person at a session whose memory is a summary; each message has this chat's marker."""
+    """A person at a session; each message has this chat's marker."""
 
     stage: Stage
     session_id: str
@@ -104,16 +104,21 @@ class Chat(Client):
         await eventually(jobs.exists, deadline=SOON)
 
 
+def begin(stage: Stage, person: Person, kind: str, **options: Any) -> Chat:
+    stage.revive()
+    memory = {"type": "memory", "kind": kind, "options": options}
+    definition = {"schema": 1, "steps": [memory, {"type": "llm"}]}
+    body = {"name": kind, "workflow_definition": definition, "activate": True}
+    rest(stage.server, person.token, "POST", "/workflows", json=body)
+    session_id = person.new_session(stage.server, workflow=kind)
+    client = Chat(stage.server.socket_url(session_id), token=person.token)
+    client.stage, client.session_id, client.marker = stage, session_id, f"[[live-{person.user.pk}]]"
+    return client
+
+
 @pytest.fixture
 async def chat(started: Stage, person: Person) -> Any:
-    started.revive()
-    memory = {"type": "memory", "kind": "summary", "options": {"model": "writer", "tail": 2, "every": 2}}
-    definition = {"schema": 1, "steps": [memory, {"type": "llm"}]}
-    body = {"name": "noted", "workflow_definition": definition, "activate": True}
-    rest(started.server, person.token, "POST", "/workflows", json=body)
-    session_id = person.new_session(started.server, workflow="noted")
-    async with Chat(started.server.socket_url(session_id), token=person.token) as client:
-        client.stage, client.session_id, client.marker = started, session_id, f"[[live-{person.user.pk}]]"
+    async with begin(started, person, "summary", model="writer", tail=2, every=2) as client:
         yield client
 
 
@@ -254,3 +259,31 @@ async def test_without_any_notes_a_spent_budget_leaves_the_newest_messages(
     assert [each["role"] for each in chat.prompt()] == ["user", "assistant"] * 2 + ["user"]
     assert FACT in said(chat.prompt())
     assert chat.asked_to_note() == []
+
+
+async def test_an_old_message_is_recalled_from_its_branch_alone_until_it_is_deleted(
+    started: Stage, person: Person
+) -> None:
+    question = "What is the parrot of my sister Ottilie called?"
+    async with begin(started, person, "recall", tail=2, k=3) as chat:
+        await chat.says(FACT)
+        for number in range(3):
+            await chat.says(f"The parrot of my sister Ottilie has {number} eggs.")
+        await chat.job_is(open=False)
+        await chat.says(question)
+        assert FACT in chat.prompt()[0]["content"]
+        assert "has 1 eggs" in chat.prompt()[0]["content"]
+        # An edit leaves what came before it, and nothing of what followed.
+        edited = await database.run(ChatHistory.objects.get, session_id=chat.session_id, order=3)
+        ack = await chat.command("message.edit", message_id=str(edited.id), text=f"What about cats? {chat.marker}")
+        await chat.answer(ack["answer_id"])
+        await chat.says("And dogs?")
+        for _ in range(2):  # before and after a worker has looked at the new branch
+            await chat.says(question)
+            assert FACT in said(chat.prompt())
+            assert "eggs" not in said(chat.prompt())
+            await chat.job_is(open=False)
+        first = await database.run(ChatHistory.objects.get, session_id=chat.session_id, order=1)
+        await chat.command("message.delete", message_id=str(first.id))
+        await chat.says(question)
+        assert "Zanzibar" not in said(chat.prompt())
