@@ -29,6 +29,7 @@ from kernel.errors import ChainError
 from llm import aliases, sweeping
 from llm.embeddings.embedder import embedder
 from llm.execution import executions
+from vectorstore.watching import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class Runtime:
         for one in self.connections:
             if one.welcomed:  # the others are told with their welcome
                 one.outbox.reply(self.goodbye())
+        Watcher.current().end()
         await asyncio.gather(self.runner.drain(options.drain_seconds), executions.drain(options.drain_seconds))
         left = list(self.connections)
         for start in range(0, len(left), _CLOSE_BATCH):

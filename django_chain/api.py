@@ -28,7 +28,7 @@ from kernel.errors import (
 )
 from kernel.redaction import redact_data
 from llm.rest import caches, log, models, money, prompts, runs, workflows
-from vectorstore.rest import collections, reembed, search, uploads
+from vectorstore.rest import collections, reembed, search, uploads, watching
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ api.add_router("", collections.router)
 api.add_router("", uploads.router)
 api.add_router("", search.router)
 api.add_router("", reembed.router)
+api.add_router("", watching.router)
 
 
 def _answer(request: HttpRequest, *, status: int, code: str, message: str, **more: Any) -> HttpResponse:

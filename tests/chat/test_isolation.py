@@ -258,6 +258,8 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("DELETE", "/documents/{document_id}"): Row((204, 204, 204, *DROP[3:]), query=PLACE, fresh=_shelf),
     ("POST", "/documents/{document_id}/retry"): Row(ADD, query=PLACE, fresh=_shelf),
     ("GET", "/documents/{document_id}/text"): Row(READ, query=PLACE, fresh=_shelf),
+    # It has failed, so that its stream ends.
+    ("GET", "/documents/{document_id}/events"): Row(READ, query=PLACE, fresh=_shelf),
     ("GET", "/documents/{document_id}/chunks"): Row(READ, query=PLACE, fresh=_shelf),
     ("GET", "/chunks/{chunk_id}"): Row(READ, query=PLACE, fresh=_shelf),
     ("POST", "/collections/{ref}/reembed"): Row(

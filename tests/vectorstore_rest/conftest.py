@@ -29,7 +29,7 @@ class Place:
 
     def ask(self, who: str, method: str, path: str, **more: Any) -> httpx.Response:
         params = {"workspace": str(self.workspace)} | more.pop("params", {})
-        headers = {"Authorization": f"Bearer {self.people[who].token}"}
+        headers = {"Authorization": f"Bearer {self.people[who].token}"} | more.pop("headers", {})
         url = f"{self.server.url}/api/v1{path}"
         return httpx.request(method, url, headers=headers, params=params, timeout=20, **more)
 

@@ -16,6 +16,7 @@ from vectorstore import documents
 from vectorstore.manager import VectorStoreManager
 from vectorstore.models import Document, DocumentState
 from vectorstore.rest.places import Limit, Line, Metadata, Ref, in_place
+from vectorstore.rest.watching import is_known, tag_of, tagged
 from vectorstore.scope import Scope
 
 router = Router(tags=["documents"])
@@ -103,22 +104,34 @@ class ChunkFull(ChunkOut):
 
 
 @router.get(
-    "/collections/{ref}/documents", response=DocumentPage, summary="A collection's documents, or those in a state"
+    "/collections/{ref}/documents",
+    response={200: DocumentPage, 304: None},
+    summary="A collection's documents, or those in a state; 304 if the ETag of If-None-Match still holds",
 )
 async def list_documents(
     request: HttpRequest,
+    response: HttpResponse,
     ref: Ref,
     *,
     state: DocumentState | None = None,
     workspace: UUID | None = None,
     limit: Limit = 30,
     before: UUID | None = None,
-) -> dict[str, Any]:
-    def read(scope: Scope) -> dict[str, Any]:
-        page, following = newest_first(documents.listed(scope, ref, state=state), limit=limit, before=before)
-        return {"documents": page, "next": following}
+) -> HttpResponse | dict[str, Any]:
+    def read(scope: Scope) -> tuple[str, dict[str, Any] | None]:
+        found = documents.listed(scope, ref, state=state)
+        if "If-None-Match" in request.headers:
+            tag = tag_of(*newest_first(found.only("id", "updated_at"), limit=limit, before=before))
+            if is_known(request, tag):
+                return tag, None
+        page, following = newest_first(found, limit=limit, before=before)
+        return tag_of(page, following), {"documents": page, "next": following}
 
-    return await in_place(request, workspace, read)
+    tag, body = await in_place(request, workspace, read)
+    if body is None:
+        return tagged(HttpResponse(status=304), tag)
+    tagged(response, tag)
+    return body
 
 
 @router.get("/documents/{uuid:document_id}", response=DocumentOut, summary="A document, and how far it is")

@@ -1,0 +1,104 @@
+"""REST for following documents: how far one is, as server-sent events; and lists that say when nothing has changed."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.utils.http import parse_etags
+from ninja import Router
+
+from accounts.rest import caller_of
+from kernel.errors import Busy, ChainError, NotFound
+from vectorstore import documents
+from vectorstore.rest.places import in_place
+from vectorstore.watching import Watch, Watcher, seen
+
+router = Router(tags=["documents"])
+#: Seconds of silence after which a stream says that it lives, and looks whether its reader may still see the document.
+HEARTBEAT = 15.0
+#: Seconds that a stream lasts; a browser's EventSource opens the next one by itself.
+_LONGEST = 300.0
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_STREAM = {
+    "responses": {
+        200: {
+            "description": "`state` events with state, done, total, error_code and reason; `gone` if it was deleted.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    }
+}
+
+
+@router.get(
+    "/documents/{uuid:document_id}/events",
+    summary="A document's states as server-sent events, until it is ready or has failed; 429 beyond 10 at once",
+    openapi_extra=_STREAM,
+)
+async def watch_document(
+    request: HttpRequest, document_id: UUID, workspace: UUID | None = None
+) -> StreamingHttpResponse:
+    row = await in_place(request, workspace, documents.readable, document_id)
+    user_id = caller_of(request).user_id
+    Watcher.current().check_room(user_id)
+    watch = Watch(document_id, user_id, seen(row))
+    return StreamingHttpResponse(_stream(request, workspace, watch), content_type="text/event-stream", headers=_HEADERS)
+
+
+async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) -> AsyncGenerator[bytes, None]:
+    ends, watcher = monotonic() + _LONGEST, Watcher.current()
+    try:
+        # Not before its first piece is asked for: a stream that nobody reads is never closed.
+        watcher.enter(watch)
+        yield b"retry: 2000\n\n"
+        while not watch.ended and monotonic() < ends:
+            now = watch.take()
+            if now is not None:
+                yield b"event: state\ndata: %s\n\n" % msgspec.json.encode(asdict(now))
+                if now.over:
+                    return
+            if watch.gone:
+                yield b"event: gone\ndata: {}\n\n"
+                return
+            if not await watch.more(HEARTBEAT):
+                yield b": still here\n\n"
+                if not await _may_see(request, workspace, watch.document_id):
+                    yield b"event: gone\ndata: {}\n\n"
+                    return
+    except Busy:
+        return  # several came at once; the reader tries again
+    finally:
+        watcher.leave(watch)
+
+
+async def _may_see(request: HttpRequest, workspace: UUID | None, document_id: UUID) -> bool:
+    try:
+        await in_place(request, workspace, documents.readable, document_id)
+    except NotFound:
+        return False
+    except ChainError:
+        return True  # the database is away, which says nothing about rights
+    return True
+
+
+def tag_of(page: Sequence[Any], following: UUID | None) -> str:
+    """An ETag of a page of rows: it changes when one of them does, or others take their places."""
+    told = "|".join(f"{row.pk} {row.updated_at.isoformat()}" for row in page)
+    return f'W/"{blake2b(f"{told}|{following}".encode(), digest_size=16).hexdigest()}"'
+
+
+def is_known(request: HttpRequest, tag: str) -> bool:
+    """Whether the caller has what this tag stands for."""
+    known = {each.removeprefix("W/") for each in parse_etags(request.headers.get("If-None-Match", ""))}
+    return tag.removeprefix("W/") in known
+
+
+def tagged(response: HttpResponse, tag: str) -> HttpResponse:
+    """The answer with its tag; caches may keep it for its reader, and ask each time."""
+    response["ETag"] = tag
+    response["Cache-Control"] = "private, no-cache"
+    return response
