@@ -161,6 +161,29 @@ async def test_two_workers_told_at_once_are_one(stage: IngestStage, person: Pers
     assert len(stage.provider.exchanges("both")) == 1
 
 
+async def test_a_worker_that_wakes_up_after_its_lease_writes_nothing(stage: IngestStage, person: Person) -> None:
+    gate = Gate()
+    stage.provider.script_tries("frozen", [wait(gate), vectors()], [vectors()])
+    document_id = stage.upload(person.token, manual(3, "about [[frozen]]"))
+    assert await until(gate.reached, 15)
+    asleep = [*stage.worker.children(), psutil.Process(stage.worker.pid)]
+    for process in asleep:
+        process.suspend()
+    try:
+        with Worker(stage.env):
+            await stage.ends(document_id)
+        written = stage.chunks(document_id)
+        done = stage.done("ingest_document")
+    finally:
+        for process in asleep:
+            process.resume()
+    gate.release()
+    await eventually(lambda: stage.done("ingest_document") > done)
+    assert stage.chunks(document_id) == written
+    assert len(written) == 3
+    assert stage.state(document_id) == "ready"
+
+
 async def test_deleted_while_it_is_embedded(stage: IngestStage, person: Person) -> None:
     gate = Gate()
     stage.provider.script("deleted", wait(gate), vectors())
