@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db.models import Q
+from django.db.models.functions import Now
 from playwright.async_api import Request, Route, expect
 
 from accounts.access import workspace_for
@@ -68,7 +69,7 @@ async def queued(person: Person, *sources: str) -> list[Any]:
 
 async def now(document_id: Any, state: DocumentState, **values: Any) -> None:
     """A worker has come so far with it."""
-    await database.run(lambda: Document.objects.filter(pk=document_id).update(state=state, **values))
+    await database.run(lambda: Document.objects.filter(pk=document_id).update(state=state, updated_at=Now(), **values))
 
 
 @pytest.mark.parametrize("by", ["dropped", "chosen"])

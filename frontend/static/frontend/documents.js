@@ -16,6 +16,8 @@ const SOONEST = 1_000;
 const LATEST = 10_000;
 const SLOWER = 1.4;
 const PAGE = 30;
+/** Rows that stay on the page while uploads bring new ones. */
+const MOST_ROWS = 300;
 /** Queued for so long with nobody at work: there is no worker. */
 const PATIENCE = 20_000;
 
@@ -43,6 +45,7 @@ export class Documents {
     });
     this.uploadsView = new UploadsView(byId("uploads"), this.uploads);
     this.turn = 0;
+    this.wasBusy = false;
     this.#turnTo(undefined);
     this.#listen();
   }
@@ -61,7 +64,6 @@ export class Documents {
     }
     byId("more-documents").addEventListener("click", () => this.#attempt(() => this.#older()));
     document.addEventListener("visibilitychange", () => this.#look());
-    addEventListener("beforeunload", (event) => this.uploads.busy && event.preventDefault());
   }
 
   /** Show the list, and upload what was `picked`, if anything was. */
@@ -76,12 +78,12 @@ export class Documents {
   }
 
   #turnTo(workspace) {
-    clearTimeout(this.timer);
+    this.#stopLooking();
     this.workspace = workspace;
     this.rows = new Map();
     this.counts = null;
+    /** Older ones than this are not known yet; null: there are none. */
     this.next = null;
-    this.paged = false;
     this.moved = "";
     this.waited = new Set();
     this.turn += 1;
@@ -117,7 +119,6 @@ export class Documents {
   async #older() {
     const { next } = this;
     const page = await this.api.documents(this.workspace, next);
-    this.paged = true;
     this.next = page.next;
     this.#merge(page, next);
     this.#draw();
@@ -125,7 +126,7 @@ export class Documents {
 
   /** Read the list again, if somebody looks. */
   async #look() {
-    clearTimeout(this.timer);
+    this.#stopLooking();
     if (!this.dialog.isOpen || document.hidden) return;
     const turn = (this.turn += 1);
     try {
@@ -134,8 +135,8 @@ export class Documents {
       if (turn !== this.turn) return;
       this.counts = read.counts;
       for (const [page, before] of read.pages) this.#merge(page, before);
-      if (!this.paged) this.next = read.pages[0][0].next;
       this.#notice();
+      if (this.failing) this.#alert("");
       this.failing = false;
     } catch (error) {
       if (turn !== this.turn) return;
@@ -166,12 +167,10 @@ export class Documents {
   /** Take over a page: what it names, and that nothing else is there between its ends. Ids grow with time. */
   #merge({ documents, next }, before) {
     const listed = new Set(documents.map(({ id }) => id));
-    const apart = !before && next && ![...listed].some((id) => this.rows.has(id));
-    if (apart) {
-      // So many new ones that there may be others between them and those we know.
-      this.rows.clear();
-      this.paged = false;
-    }
+    // So many new ones that there may be others between them and those we know: as at first, it begins here.
+    const apart = !before && ![...listed].some((id) => this.rows.has(id));
+    if (apart) this.rows.clear();
+    if (apart || (!before && !next)) this.next = next;
     for (const id of this.rows.keys()) {
       if ((!before || id < before) && id >= (next ?? "") && !listed.has(id)) this.rows.delete(id);
     }
@@ -184,9 +183,18 @@ export class Documents {
     this.turn += 1;
     this.rows.set(row.id, row);
     if (unfinished(row)) this.waited.add(row.id);
+    if (this.rows.size > MOST_ROWS) this.#shorten();
+    const slow = this.wait > SOONEST;
     this.#soon();
-    this.#draw();
-    this.#schedule();
+    // A flood of these doesn't put off a look that will come soon.
+    if (slow || !this.timer) this.#schedule();
+    this.#drawSoon();
+  }
+
+  #shorten() {
+    const rows = this.#sorted().slice(0, MOST_ROWS);
+    this.rows = new Map(rows.map((row) => [row.id, row]));
+    this.next = rows.at(-1).id;
   }
 
   /** Tell what has come to its end since the last look; something that moves is looked at sooner. */
@@ -206,8 +214,13 @@ export class Documents {
     this.movedAt = Date.now();
   }
 
-  #schedule() {
+  #stopLooking() {
     clearTimeout(this.timer);
+    this.timer = 0;
+  }
+
+  #schedule() {
+    this.#stopLooking();
     if (this.dialog.isOpen && (this.failing || this.#open() > 0)) this.timer = setTimeout(() => this.#look(), this.wait);
   }
 
@@ -221,15 +234,26 @@ export class Documents {
     const { busy } = this.uploads;
     this.uploadsView.draw();
     this.button.classList.toggle("busy", busy);
-    if (this.wasBusy && !busy) this.#tell(summary(this.uploads));
+    if (busy === this.wasBusy) return;
     this.wasBusy = busy;
+    // Only while it matters: a page that asks is not kept by browsers for going back to.
+    if (busy) addEventListener("beforeunload", ask);
+    else removeEventListener("beforeunload", ask);
+    if (!busy) this.#tell(summary(this.uploads));
   }
 
   #sorted() {
     return [...this.rows.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
   }
 
+  #drawSoon() {
+    if (this.drawing) return;
+    this.drawing = true;
+    queueMicrotask(() => this.#draw());
+  }
+
   #draw() {
+    this.drawing = false;
     const rows = this.#sorted();
     for (const [id, view] of this.views) {
       if (this.rows.has(id)) continue;
@@ -239,7 +263,7 @@ export class Documents {
     rows.forEach((row, at) => {
       let view = this.views.get(row.id);
       if (!view) this.views.set(row.id, (view = new DocumentRow(this.actions)));
-      view.update(row);
+      if (view.row !== row) view.update(row);
       if (this.list.children[at] !== view.root) this.list.insertBefore(view.root, this.list.children[at] ?? null);
     });
     byId("more-documents").hidden = !this.next;
@@ -273,6 +297,10 @@ export class Documents {
     if (text && this.dialog.isOpen) say(byId("documents-news"), text);
     else if (text) this.tell(text);
   }
+}
+
+function ask(event) {
+  event.preventDefault();
 }
 
 function news(ended) {

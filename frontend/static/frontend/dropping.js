@@ -6,14 +6,18 @@ import { dropped } from "./picking.js";
 export function acceptDrops({ sign, take }) {
   const carries = (event) => event.dataTransfer?.types.includes("Files");
   const show = (yes) => sign.matches(":popover-open") !== yes && sign.togglePopover(yes);
+  let leaving = 0;
   addEventListener("dragover", (event) => {
     if (!carries(event)) return;
+    clearTimeout(leaving);
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
     show(true);
   });
-  // Leaving an element for another one of the page is no leaving.
-  addEventListener("dragleave", (event) => event.relatedTarget === null && show(false));
+  // Leaving an element for another one of the page is no leaving, but not every browser names the other one.
+  addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) leaving = setTimeout(() => show(false), 100);
+  });
   addEventListener("drop", (event) => {
     if (!carries(event)) return;
     event.preventDefault();

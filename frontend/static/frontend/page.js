@@ -69,7 +69,7 @@ class Page {
       signIn: () => this.signIn(),
       tell: (text) => say(byId("state-news"), text),
     });
-    acceptDrops({ sign: byId("drop-sign"), take: (picked) => this.documents.open(picked) });
+    acceptDrops({ sign: byId("drop-sign"), take: (picked) => this.take(picked) });
     this.#listen();
     this.open(app.dataset.session || null);
     this.sessions.load();
@@ -214,6 +214,12 @@ class Page {
     const { sessionId } = this.client;
     if (!sessionId) return undefined;
     return this.sessions.rows.get(sessionId)?.workspace ?? (await this.api.session(sessionId)).workspace;
+  }
+
+  /** Files that were dropped on the page. */
+  take(picked) {
+    this.reader.close();
+    this.documents.open(picked);
   }
 
   async read(hit) {

@@ -47,6 +47,10 @@ export class Reader {
     });
   }
 
+  close() {
+    this.dialog.close();
+  }
+
   #clear() {
     this.turn += 1;
     this.parts = [];

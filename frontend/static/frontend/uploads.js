@@ -13,8 +13,8 @@ const TRIES = 6;
 const LONGEST_WAIT = 60;
 /** The server, or what is before it, is away or has too much to do. */
 const LATER = new Set([0, 429, 502, 503, 504]);
-/** It may be about one of the files only. */
-const ABOUT_ONE = new Set([400, 413, 422]);
+/** It may be about one of the files only; anything else is as true of those that wait. */
+const ABOUT_ONE = new Set([400, 413, 422, 500]);
 const LINES = 100;
 
 export class Uploads {
@@ -144,9 +144,8 @@ export class Uploads {
     this.changed();
   }
 
-  /** No file of a request was taken. Who may not write, or is not signed in, need not try the others. */
   #refused(items, error) {
-    const rest = [401, 403].includes(error.status) ? this.queue.splice(0) : [];
+    const rest = ABOUT_ONE.has(error.status) ? [] : this.queue.splice(0);
     const all = [...items, ...rest];
     this.#settle(all.length);
     this.#problem(all.length === 1 ? all[0].path : count(all.length, "file"), error.message, all);
