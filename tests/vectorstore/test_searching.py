@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection, transaction
 
 from accounts.models import Membership, Role
 from kernel import database
@@ -24,6 +25,15 @@ TEXTS = {
     "sky": ("the sky is blue today", {"year": 2021, "tags": ["air", "colour"]}),
     "sea": ("the sea is deep and blue", {"year": 2023, "tags": ["water"]}),
 }
+
+#: So many that reading them all is no way to find a few.
+MANY_CHUNKS = """
+    INSERT INTO vectorstore_chunk (id, created_at, updated_at, workspace_id, collection_id, document_id, position, text,
+        start, "end", embedded_hash, metadata)
+    SELECT gen_random_uuid(), created_at, updated_at, workspace_id, collection_id, document_id, n, text, start, "end",
+        embedded_hash, metadata
+    FROM vectorstore_chunk, generate_series(10, 3000) AS n WHERE position = 0
+"""
 
 
 @pytest.fixture
@@ -277,3 +287,24 @@ class TestIsolation:
         for named in ("vault", vault.id):
             hits = await theirs.search(self.CANARY, mode=mode, collection=named)
             assert [hit.text for hit in hits] == ([self.CANARY] if finds else [])
+
+
+class TestCost:
+    @pytest.mark.parametrize("mode", MODES)
+    async def test_a_search_looks_up_what_it_found_and_reads_no_other_chunk(self, filled, mode):
+        """Row security keeps PostgreSQL from the key where that is computed: all chunks were read for each search."""
+        request = SearchRequest(query="deep sea", mode=mode)
+        plan = await filled._plan(await filled.collection(), request, searching.narrowing(request))
+
+        def explained(scope: Scope) -> str:
+            text, values = searching.statement(scope, plan)
+            with connection.cursor() as cursor:
+                cursor.execute(MANY_CHUNKS)
+                cursor.execute("ANALYZE vectorstore_chunk")
+                cursor.execute(f"EXPLAIN {text}", values)
+                transaction.set_rollback(True)
+                return "\n".join(line for (line,) in cursor.fetchall())
+
+        lines = (await filled.scope.run(explained)).splitlines()
+        (lookup,) = [line for line in lines if "on vectorstore_chunk c" in line]
+        assert "vectorstore_chunk_pkey" in lookup
