@@ -30,7 +30,7 @@ from memory.summaries import saying, table
 BATCH = 64
 #: Characters of a message that are embedded: a vector of more says less.
 MAX_CHARS = 4000
-#: The newest messages with a vector that a question is compared with: a search has a bound.
+#: The newest messages that a question is compared with: a search has a bound.
 NEWEST = 20_000
 #: The least that is compared exactly, and how many for each that is wanted; of vectors of fewer dimensions than
 #: `_PLENTY`, whose signs say less, more.
@@ -144,13 +144,10 @@ def _candidates(asked: Asked) -> int:
 # its place. The planner may take a session that has grown since it last counted for a small one, and would read all of
 # it for each.
 _NEAR = """
-{walk}, newest AS (
-    SELECT "order", dimension, bits FROM memory_messagevector
-    WHERE session_id = %(session)s AND "order" < %(below)s
-    ORDER BY "order" DESC LIMIT %(newest)s
-), likely AS MATERIALIZED (
-    SELECT "order" FROM newest
-    WHERE dimension = %(dimension)s AND (NOT %(branched)s OR "order" <@ (SELECT places FROM path))
+{walk}, likely AS MATERIALIZED (
+    SELECT "order" FROM memory_messagevector
+    WHERE session_id = %(session)s AND "order" < %(below)s AND "order" >= %(below)s - %(newest)s
+        AND dimension = %(dimension)s AND (NOT %(branched)s OR "order" <@ (SELECT places FROM path))
     ORDER BY CASE WHEN dimension = %(dimension)s THEN bits <~> binary_quantize(%(vector)s::vector) END
     LIMIT %(candidates)s
 ), comparable AS MATERIALIZED (
