@@ -179,6 +179,21 @@ async def test_a_message_is_recalled_from_among_ten_thousand_also_after_the_past
     assert FACT in str(await recalled(talk, "recall", options={"tail": 4}))
 
 
+async def test_of_a_branch_that_no_worker_has_seen_the_newest_messages_are_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paths, "WALKED", 10)
+    talk = await long_talk(40, fact=35)
+    await edit(talk, 39, "Something else?")
+    assert FACT in str(await recalled(talk, "recall", options={"tail": 2}))
+    await edit(talk, 41, "Something else again?")
+    await database.run(state_fact, talk, 5, (await embedder().documents([FACT]))[0])
+    await database.run(lambda: ChatHistory.objects.filter(order=35).update(content="", is_deleted=True))
+    assert FACT not in str(await recalled(talk, "recall", options={"tail": 2}))
+    await database.run(paths.keep, talk.session_id, talk.workspace_id)
+    assert FACT in str(await recalled(talk, "recall", options={"tail": 2}))
+
+
 async def test_a_branch_is_known_as_far_as_it_goes_however_it_was_changed() -> None:
     talk, draw = await Conversation.of(5), random.Random(4)
     for number in range(40):
