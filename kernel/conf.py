@@ -166,6 +166,9 @@ class VectorStore(Section, frozen=True):
     fetch_ports: list[Annotated[int, Meta(ge=1, le=65_535)]] = field(default_factory=lambda: [80, 443])
     fetch_allowed_hosts: list[str] = field(default_factory=list)
     fetch_timeout: Seconds = 20.0
+    #: Of one person over REST, in all processes together.
+    searches_per_minute: Count = 300
+    uploads_per_minute: Count = 1000
     #: Vectors of a set in PostgreSQL from which it gets an approximate index, what that is over, and its memory.
     index_rows: Count = 20_000
     index_type: Literal["halfvec", "vector"] = "halfvec"

@@ -9,7 +9,9 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from accounts.rest import caller_of
 from kernel import database
+from kernel.conf import config as settings
 from vectorstore.manager import VectorStoreManager
+from vectorstore.rest import rates
 from vectorstore.rest.places import Line, scope_of
 from vectorstore.searching import MAX_DOCUMENTS, MAX_K, MAX_NEIGHBOURS
 from vectorstore.values import SearchRequest
@@ -74,9 +76,14 @@ class HitsOut(Schema):
     hits: list[HitOut]
 
 
-@router.post("/search", response=HitsOut, summary="Find passages; 404 for a collection that isn't among the caller's")
+@router.post(
+    "/search",
+    response=HitsOut,
+    summary="Find passages; 404 for a collection that isn't the caller's, 429 beyond a rate",
+)
 async def search(request: HttpRequest, body: SearchIn) -> dict[str, Any]:
     caller = caller_of(request)
+    await rates.take("searches", caller.user_id, settings().vector_store.searches_per_minute)
     scope = await database.run(scope_of, caller, body.workspace)
     manager = VectorStoreManager.for_reader(scope.workspace_id, caller.user_id)
     asked = SearchRequest(**body.model_dump(exclude={"workspace"}))

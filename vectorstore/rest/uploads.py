@@ -20,6 +20,7 @@ from kernel.conf import config as settings
 from kernel.errors import Invalid, NotFound, Refused, TooLarge
 from vectorstore import collections, documents, uploads
 from vectorstore.manager import VectorStoreManager
+from vectorstore.rest import rates
 from vectorstore.rest.documents import DocumentOut, router
 from vectorstore.rest.places import Line, Metadata, Ref, in_place
 from vectorstore.scope import Scope
@@ -96,9 +97,10 @@ class UploadsOut(Schema):
     openapi_extra=_FORM,
 )
 async def upload_files(request: HttpRequest, ref: Ref, workspace: UUID | None = None) -> Status[dict[str, Any]]:
-    place = await in_place(request, workspace, _target, ref)
+    place = await _place(request, workspace, ref, count=0)
     # Reading the form copies what may be many megabytes: not in the loop that serves everybody.
     files, names, metadata = await asyncio.to_thread(_form, request)
+    await _take(request, len(files))
     made = [
         await _taken(place, caller_of(request).user_id, file, name, metadata)
         for file, name in zip(files, names, strict=True)
@@ -108,7 +110,7 @@ async def upload_files(request: HttpRequest, ref: Ref, workspace: UUID | None = 
 
 @router.post("/collections/{ref}/documents/url", response={202: UploadsOut}, summary="Add what stands at a public URL")
 async def add_url(request: HttpRequest, ref: Ref, body: UrlIn, workspace: UUID | None = None) -> Status[dict[str, Any]]:
-    place = await in_place(request, workspace, _target, ref)
+    place = await _place(request, workspace, ref)
     address_of(body.url)
     upload = {"source": body.url, "url": body.url, "title": body.title, "metadata": body.metadata}
     return Status(202, {"documents": [await _submitted(place, caller_of(request).user_id, upload)]})
@@ -118,7 +120,7 @@ async def add_url(request: HttpRequest, ref: Ref, body: UrlIn, workspace: UUID |
 async def add_text(
     request: HttpRequest, ref: Ref, body: TextIn, workspace: UUID | None = None
 ) -> Status[dict[str, Any]]:
-    place = await in_place(request, workspace, _target, ref)
+    place = await _place(request, workspace, ref)
     content = body.text.encode()
     source = uploads.source_of(body.source)
     uploads.check_size(source, len(content))
@@ -132,6 +134,18 @@ async def add_text(
         "metadata": body.metadata,
     }
     return Status(202, {"documents": [await _submitted(place, caller_of(request).user_id, upload)]})
+
+
+async def _place(request: HttpRequest, workspace: UUID | None, ref: UUID | str, *, count: int = 1) -> tuple[UUID, str]:
+    """Where to add documents; so many count for the caller's rate (0: there must be room for one). Raises Busy."""
+    place = await in_place(request, workspace, _target, ref)
+    await _take(request, max(count, 1), look=count == 0)
+    return place
+
+
+async def _take(request: HttpRequest, documents: int, *, look: bool = False) -> None:
+    most = settings().vector_store.uploads_per_minute
+    await rates.take("uploads", caller_of(request).user_id, most, amount=documents, look=look)
 
 
 def _target(scope: Scope, ref: UUID | str) -> tuple[UUID, str]:
