@@ -148,6 +148,31 @@ async def test_a_busy_server_is_asked_again_when_it_says_so(open_tab: OpenTab) -
     assert answers == []
 
 
+async def test_who_sends_too_fast_sends_less_at_once_or_stops(open_tab: OpenTab) -> None:
+    tab = await open_tab()
+    panel = await Panel(tab).open()
+    wait = {"seconds": "1"}
+
+    async def strict(route: Route) -> None:
+        if route.request.method == "POST" and (route.request.post_data_buffer or b"").count(b'name="files"') > 1:
+            body = {"code": "busy", "message": "Too many at once."}
+            await route.fulfill(status=429, headers={"Retry-After": wait["seconds"]}, json=body)
+        else:
+            await route.continue_()
+
+    await tab.page.route(UPLOAD, strict)
+    await panel.choose(file("one.txt", "one"), file("two.txt", "two"))
+    await expect(panel.rows).to_have_count(2)
+    wait["seconds"] = "50"
+    await panel.choose(*(file(f"note-{n}.txt", f"Note number {n}.") for n in range(40)))
+    await expect(panel.uploads).to_contain_text("Trying again in 50 seconds.")
+    stop = panel.uploads.get_by_role("button", name="Stop")
+    await stop.press("Enter")
+    await expect(panel.uploads).to_be_hidden()
+    await expect(panel.root.get_by_role("button", name="Choose files")).to_be_focused()
+    await expect(panel.rows).to_have_count(2)
+
+
 async def test_a_proxy_that_takes_less_than_we_send_gets_less(open_tab: OpenTab) -> None:
     tab = await open_tab()
     panel = await Panel(tab).open()

@@ -1,6 +1,6 @@
 /** How far uploads are, and a line for each file that was not taken. */
 
-import { el, say } from "./dom.js";
+import { byId, el, say } from "./dom.js";
 import { count } from "./figures.js";
 
 export class UploadsView {
@@ -12,15 +12,20 @@ export class UploadsView {
     this.list = el("ul", { class: "problems", role: "list" });
     this.more = el("p", { class: "muted" });
     this.dismiss = button("Dismiss", () => uploads.dismiss());
+    this.stop = button("Stop", () => uploads.stop());
     this.drawn = new Map();
-    root.replaceChildren(this.words, this.bar, this.list, this.more, this.dismiss);
+    root.replaceChildren(this.words, this.bar, this.stop, this.list, this.more, this.dismiss);
   }
 
   draw() {
     const { total, done, busy, waiting, problems, unlisted } = this.uploads;
+    // A button that vanishes under the focus would leave a keyboard user nowhere.
+    const left = (!busy && this.stop) || (!problems.length && this.dismiss);
+    if (left && document.activeElement === left) byId("choose-files").focus();
     this.root.hidden = !busy && !problems.length;
     say(this.words, waiting || (busy ? `Uploading: ${done} of ${count(total, "file")}` : summary(this.uploads)));
     this.bar.hidden = !busy;
+    this.stop.hidden = !busy;
     this.bar.max = total || 1;
     this.bar.value = done;
     for (const [problem, line] of this.drawn) {

@@ -11,6 +11,8 @@ const BATCH_FILES = 20;
 const BATCH_BYTES = 8 * 1024 * 1024;
 const TRIES = 6;
 const LONGEST_WAIT = 60;
+/** A rate that stays too high is one that so many files at once never fit in. */
+const TRIES_WHOLE = 2;
 /** The server, or what is before it, is away or has too much to do. */
 const LATER = new Set([0, 429, 502, 503, 504]);
 /** It may be about one of the files only; anything else is as true of those that wait. */
@@ -41,6 +43,7 @@ export class Uploads {
     /** {path, message, again: the items that can be sent again}; `unlisted` more have no line. A message may go on from the path. */
     this.problems = [];
     this.unlisted = 0;
+    this.stopped = false;
   }
 
   get busy() {
@@ -59,6 +62,14 @@ export class Uploads {
     if (idle && this.busy) this.#work();
   }
 
+  /** Send no more than what is on its way. */
+  stop() {
+    this.stopped = true;
+    this.total -= this.queue.splice(0).length;
+    this.wake?.();
+    this.changed();
+  }
+
   /** Send a problem's files again. */
   again(problem) {
     const others = this.problems.filter((each) => each !== problem);
@@ -72,6 +83,7 @@ export class Uploads {
       const batch = await this.#batch();
       if (batch.length) await this.#send(batch);
     }
+    this.changed();
   }
 
   /** The next files that go in one request; those that can't go at all are told. */
@@ -112,13 +124,15 @@ export class Uploads {
       const { documents } = await this.api.upload(form(items), items[0].workspace);
       this.#taken(items, documents);
     } catch (error) {
-      if (LATER.has(error.status) && tries < TRIES) {
-        await this.#wait(error, tries);
-        await this.#send(items, tries + 1);
-      } else if (ABOUT_ONE.has(error.status) && items.length > 1) {
+      const few = ABOUT_ONE.has(error.status) || (error.status === 429 && tries >= TRIES_WHOLE);
+      if (few && items.length > 1) {
         const half = Math.ceil(items.length / 2);
         await this.#send(items.slice(0, half));
         await this.#send(items.slice(half));
+      } else if (LATER.has(error.status) && tries < TRIES) {
+        await this.#wait(error, tries);
+        if (this.stopped) this.total -= items.length;
+        else await this.#send(items, tries + 1);
       } else {
         this.#refused(items, error);
       }
@@ -129,7 +143,10 @@ export class Uploads {
     const seconds = Math.min(LONGEST_WAIT, retryAfter || 2 ** tries);
     this.waiting = `${message} Trying again in ${count(seconds, "second")}.`;
     this.changed();
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    await new Promise((resolve) => {
+      this.wake = resolve;
+      setTimeout(resolve, seconds * 1000);
+    });
     this.waiting = "";
     this.changed();
   }
