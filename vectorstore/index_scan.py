@@ -20,6 +20,7 @@ from vectorstore.values import SetInfo
 #: Candidates that PostgreSQL keeps while it walks the graph: at least, and at most (pgvector's own bound).
 _LEAST_EF: Final = 100
 _MOST_EF: Final = 1000
+_LEAST_FURTHER: Final = 100
 #: Vectors that a scan looks at when a filter leaves out nearly all of them, and its memory in units of work_mem.
 _MOST_SCANNED: Final = 40_000
 _MEMORY: Final = 8
@@ -29,22 +30,30 @@ _MOST_LOOKED_THROUGH: Final = 500_000
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """`ef`: pgvector's ef_search. `wanted`: candidates that are put in order. `few`: filtered ones compared exactly."""
+    """`ef`: pgvector's ef_search. `wanted`: candidates that are put in order, `further`: those that are found after the
+    first `ef`, in no strict order. `few`: up to so many that a filter lets through are compared exactly; it may be so
+    few if less than `scarce` of the first `ef` pass.
+    """
 
     ef: int
     wanted: int
+    further: int
     few: int
+    scarce: int
 
 
 def depth(vectors: SetInfo, limit: int) -> Depth:
     """The policy. With more passages than `few`, going on in the index takes less time than comparing them all, and
     finds nearly all: the first grows with their number, the second falls with it.
     """
-    wanted = limit + max(5, limit // 2)
+    ef, wanted = min(max(_LEAST_EF, 4 * limit), _MOST_EF), limit + max(5, limit // 2)
+    few = max(2_000, 4 * isqrt(wanted * vectors.index_rows))
     return Depth(
-        ef=min(max(_LEAST_EF, 4 * limit), _MOST_EF),
+        ef=ef,
         wanted=wanted,
-        few=max(2_000, 4 * isqrt(wanted * vectors.index_rows)),
+        further=max(_LEAST_FURTHER, 8 * limit),
+        few=few,
+        scarce=min(wanted, 2 * few * ef // max(1, vectors.index_rows) + 1),
     )
 
 
@@ -62,6 +71,8 @@ def prepare(cursor: Any, vectors: SetInfo, limit: int) -> None:
         "hnsw.iterative_scan": "relaxed_order",
         "hnsw.max_scan_tuples": _MOST_SCANNED,
         "hnsw.scan_mem_multiplier": _MEMORY,
+        # Nothing else gives an order unsorted. The planner doesn't know what it costs to read and compare long vectors.
+        "enable_sort": "off",
         # Compiling takes longer than the search: the estimate knows nothing of the branches that are not taken.
         "jit": "off",
     }
@@ -100,12 +111,13 @@ def _filtered(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) ->
     few, few_values = _counted(vectors, how, narrowing)
     conditions, filter_values = narrowing.conditions()
     # Asked of each row in the index's order, never joined: a join would have PostgreSQL sort the whole set.
-    passes = f"""(SELECT count(*) FROM few) > {how.few} AND (
+    passes = f"""(SELECT count(*) FROM near) < {how.wanted}
+        AND ((SELECT count(*) FROM near) >= {how.scarce} OR (SELECT count(*) FROM few) > {how.few}) AND (
         SELECT {conditions} FROM vectorstore_chunklookup l {narrowing.document()} WHERE l.chunk_id = v.chunk_id)"""  # noqa: S608  made of our own parts
-    further, further_values = _ordered(vectors, given, how.wanted, passes, filter_values)
+    further, further_values = _ordered(vectors, given, how.further, passes, filter_values)
     text = f"""
         WITH near AS MATERIALIZED ({near}),
-        few AS MATERIALIZED (SELECT chunk_id FROM ({few}) l WHERE (SELECT count(*) FROM near) < {how.wanted})
+        few AS MATERIALIZED (SELECT chunk_id FROM ({few}) l WHERE (SELECT count(*) FROM near) < {how.scarce})
         SELECT chunk_id, embedding FROM near WHERE (SELECT count(*) FROM near) >= {how.wanted}
         UNION ALL
         SELECT v.chunk_id, v.embedding

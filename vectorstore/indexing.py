@@ -304,6 +304,7 @@ async def _built(builder: "_Builder") -> _Index | None:
             # Again, until it is heard: between two statements it isn't.
             await asyncio.to_thread(builder.cancel)
             await asyncio.wait([building], timeout=_LOOK)
+        await asyncio.gather(building, return_exceptions=True)
 
 
 @dataclass(kw_only=True)
@@ -387,8 +388,8 @@ def _unneeded() -> list[_Index]:
         index=IndexState.NONE, index_type="", index_rows=0, index_due_at=None
     )
     sets = {row.id: row for row in VectorSet.objects.filter(id__in=[index.set_id for index in indexes])}
-    claimed = VectorSet.objects.filter(id__in=sets).exclude(index_owner="").filter(index_due_at__gt=Now())
-    theirs = set(claimed.values_list("id", flat=True))
+    claimed = VectorSet.objects.filter(id__in=sets, index_due_at__gt=Now()).exclude(index_owner="")
+    theirs = set(claimed.exclude(state=SetState.RETIRED).values_list("id", flat=True))
     return [index for index in indexes if index.set_id not in theirs and not _is_kept(index, sets.get(index.set_id))]
 
 
@@ -409,6 +410,8 @@ def _reason(error: psycopg.Error) -> str:
             return "The database's role may not create indexes on its tables; make it their owner."
         case errors.LockNotAvailable() | errors.DeadlockDetected():
             return "A transaction that has been open for long kept the index from being built."
+        case errors.QueryCanceled():
+            return "Building the index was cancelled."
         case errors.DiskFull() | errors.OutOfMemory():
             return "PostgreSQL has too little disk or memory for the index; see INDEX_MEMORY_BYTES."
         case psycopg.OperationalError():

@@ -21,7 +21,7 @@ from kernel import database, jobs
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, Unavailable
 from kernel.text import storable
-from vectorstore import claims, drafting, fetching
+from vectorstore import claims, drafting, fetching, indexing
 from vectorstore.claims import Claim, ClaimLost
 from vectorstore.errors import NoText
 from vectorstore.parsing import documents as parsing
@@ -166,7 +166,9 @@ async def _index(ours: Claim) -> Ingested:
     made = await drafting.draft(scope, ours.into, document, embedder_of=drafting.embedder_for, progress=progress)
     if not made.pieces:
         raise NoText(f"{parsing.shown(ours.name)} has no text to index.")
-    return await scope.run(claims.finish, ours, made)
+    written = await scope.run(claims.finish, ours, made)
+    await indexing.grown(ours.into.active)
+    return written
 
 
 async def _read(ours: Claim) -> SourceDocument:

@@ -15,7 +15,7 @@ from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder
 from llm.embeddings.embedder import embedder as configured_embedder
-from vectorstore import claims, drafting, figures, outside, ranking, rows, searching
+from vectorstore import claims, drafting, figures, indexing, outside, ranking, rows, searching
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
@@ -227,7 +227,9 @@ class VectorStoreManager:
         if known is not None:
             return known
         made = await drafting.draft(self._scope, into, document, embedder_of=self._embedder)
-        return await self._scope.run(rows.replace, into, made)
+        written = await self._scope.run(rows.replace, into, made)
+        await indexing.grown(into.active)
+        return written
 
 
 def _named(collection: str | None) -> str:
