@@ -232,18 +232,20 @@ def fail(ours: Claim, error: ChainError, *, again: bool) -> bool:
     return again
 
 
-def give_back(ours: Claim) -> None:
-    """End the claim before its time: the job is free at once, and the try doesn't count. Raises ClaimLost.
+def give_back(ours: Claim, *, stuck_counts: bool) -> None:
+    """End the claim before its time: the job is free at once. Raises ClaimLost.
 
-    The caller tells a broker after the commit.
+    The try doesn't count, unless it got nowhere and `stuck_counts`. The caller tells a broker after the commit.
     """
-    _locked(ours)
-    _held(ours).update(lease_expires_at=Now(), owner="", attempts=F("attempts") - 1, sent_at=Now())
+    stuck = _locked(ours).state != DocumentState.EMBEDDING
+    spent = 1 if stuck and stuck_counts else 0
+    _held(ours).update(lease_expires_at=Now(), owner="", attempts=F("attempts") - 1 + spent, sent_at=Now())
     _show(ours.document_id, state=DocumentState.QUEUED)
 
 
 def _give_up(job: IngestJob) -> None:
-    error = WorkerDied(f"Each of {job.attempts} workers ended while working on this document; split it or try again.")
+    why = "their workers died or ran out of time"
+    error = WorkerDied(f"{job.attempts} tries came to no end: {why}; split the document, or try again.")
     _close(IngestJob.objects.filter(id=job.id), job.document_id, error)
     logger.error("action=ingest_given_up job=%s attempts=%s", job.id, job.attempts)
 

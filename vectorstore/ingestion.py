@@ -49,8 +49,12 @@ class Worked:
     reason: str = ""
 
 
-class _GivenBack(Exception):
-    """This process ends before the job does."""
+class _OutOfTime(Exception):
+    """The job is not done, and this process ends (`ending`) or has worked on it for long enough."""
+
+    def __init__(self, *, ending: bool) -> None:
+        self.ending = ending
+        super().__init__(ending)
 
 
 _ending = False
@@ -69,17 +73,20 @@ def end_soon() -> None:
             loop.call_soon_threadsafe(told.set)
 
 
-async def work(job_id: UUID) -> Worked:
-    """Do a job to its end, if it is free. Raises DatabaseUnavailable; the job then waits for its next worker."""
+async def work(job_id: UUID, *, longest: float | None = None) -> Worked:
+    """Do a job to its end, if it is free. One that takes longer than `longest` seconds is given back, to go on anew.
+
+    Raises DatabaseUnavailable; the job then waits for its next worker.
+    """
     ours = await database.run(_atomic, claims.claim, job_id, f"ingest-{uuid4().hex[:12]}")
     if ours is None:
         return Worked(outcome="taken")
     try:
-        made = await _kept(ours)
+        made = await _kept(ours, longest)
     except ClaimLost:
         return Worked(outcome="taken", document_id=ours.document_id)
-    except _GivenBack:
-        return await _given_back(ours)
+    except _OutOfTime as end:
+        return await _given_back(ours, stuck_counts=not end.ending)
     except ChainError as error:
         return await _failed(ours, error, again=isinstance(error, _PASSING))
     except Exception as error:  # noqa: BLE001  whatever it was, the job's row says so and people see it
@@ -91,9 +98,9 @@ async def work(job_id: UUID) -> Worked:
     )
 
 
-async def _given_back(ours: Claim) -> Worked:
+async def _given_back(ours: Claim, *, stuck_counts: bool) -> Worked:
     try:
-        await database.run(_atomic, claims.give_back, ours)
+        await database.run(_atomic, claims.give_back, ours, stuck_counts=stuck_counts)
     except ClaimLost:
         return Worked(outcome="taken", document_id=ours.document_id)
     logger.info("action=ingest_given_back job=%s", ours.job_id)
@@ -115,10 +122,10 @@ async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
     )
 
 
-async def _kept(ours: Claim) -> Ingested:
+async def _kept(ours: Claim, longest: float | None = None) -> Ingested:
     """Index, with the claim renewed beside it. The first of them that fails ends all."""
     indexing = asyncio.ensure_future(_index(ours))
-    beside = [asyncio.ensure_future(_renewed(ours)), asyncio.ensure_future(_out_of_time())]
+    beside = [asyncio.ensure_future(_renewed(ours)), asyncio.ensure_future(_out_of_time(longest))]
     try:
         await asyncio.wait((indexing, *beside), return_when=asyncio.FIRST_COMPLETED)
         if not indexing.done():
@@ -143,15 +150,18 @@ async def _renewed(ours: Claim) -> None:
             pause = min(every, _SOON)
 
 
-async def _out_of_time() -> None:
+async def _out_of_time(longest: float | None) -> None:
     told = asyncio.Event()
     ours = (asyncio.get_running_loop(), told)
     _under_way.add(ours)
     try:
         if not _ending:
-            await told.wait()
+            async with asyncio.timeout(longest):
+                await told.wait()
         await asyncio.sleep(_GRACE)
-        raise _GivenBack
+        raise _OutOfTime(ending=True)
+    except TimeoutError as error:
+        raise _OutOfTime(ending=False) from error
     finally:
         _under_way.discard(ours)
 

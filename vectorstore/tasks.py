@@ -13,6 +13,8 @@ from vectorstore.models import SemanticAnswer
 #: Seconds that building an index may take: millions of vectors take hours.
 _LONGEST_BUILD = 12 * 3600
 
+#: Seconds of work on a document, below those of a task: what is left is a task of its own.
+_LONGEST_INGEST = 480.0
 #: Words that may wait in the broker before a sweep adds none: its memory is the chats' too.
 _MOST_WORDS = 200
 
@@ -20,7 +22,7 @@ _MOST_WORDS = 200
 @shared_task
 def ingest_document(job_id: str | UUID) -> None:
     """Read, cut and embed a document. Harmless when it comes twice."""
-    run_async(ingestion.work, UUID(str(job_id)))
+    run_async(ingestion.work, UUID(str(job_id)), longest=_LONGEST_INGEST)
 
 
 @shared_task
