@@ -2,14 +2,14 @@
 
 Without a filter, what is nearest by the index is put in order by its whole vectors. A filter is tried on the nearest
 ones first: a wide one leaves enough of them. Else the passages that it lets through are counted, up to a bound: few are
-compared exactly, as in a set without an index; many are looked for further on in the index. PostgreSQL does one of the
-three in one statement, by what it has counted.
+compared exactly, as in a set without an index; many are looked for further on in the index.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Final
+from uuid import UUID
 
 from vectorstore import candidates, filters
 from vectorstore.candidates import Narrowing
@@ -61,33 +61,57 @@ def is_ready(vectors: SetInfo) -> bool:
     return vectors.index == IndexState.READY
 
 
-def prepare(cursor: Any, vectors: SetInfo, limit: int) -> None:
-    """Tell PostgreSQL how to scan, until the transaction ends; one statement, none for a set without an index."""
+def settings(vectors: SetInfo, limit: int) -> dict[str, str]:
+    """How PostgreSQL is to scan; none for a set without an index."""
     if not is_ready(vectors):
-        return
-    settings = {
-        "hnsw.ef_search": depth(vectors, limit).ef,
+        return {}
+    return {
+        "hnsw.ef_search": str(depth(vectors, limit).ef),
         # Goes on where what was found is deleted or left out. The order is made good by the whole vectors.
         "hnsw.iterative_scan": "relaxed_order",
-        "hnsw.max_scan_tuples": _MOST_SCANNED,
-        "hnsw.scan_mem_multiplier": _MEMORY,
+        "hnsw.max_scan_tuples": str(_MOST_SCANNED),
+        "hnsw.scan_mem_multiplier": str(_MEMORY),
         # Nothing else gives an order unsorted. The planner doesn't know what it costs to read and compare long vectors.
         "enable_sort": "off",
         # Compiling takes longer than the search: the estimate knows nothing of the branches that are not taken.
         "jit": "off",
     }
-    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-    cursor.execute(f"SELECT {calls}")
 
 
 def nearest(vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing: Narrowing) -> Sql:
-    """`chunk_id` and cosine `distance` of the nearest of a set in PostgreSQL: by its index, if there is one."""
+    """`chunk_id` and cosine `distance` of the nearest of a set in PostgreSQL: by its index, if there is one.
+
+    An index behind a filter is for `narrowed`, within the search's transaction.
+    """
     if not is_ready(vectors):
         return candidates.nearest(vectors, vector, limit=limit, narrowing=narrowing)
+    if narrowing:
+        return candidates.none_near()
+    given = candidates.as_text(vector)
+    return _in_order(vectors, given, _ordered(vectors, given, depth(vectors, limit).wanted), limit)
+
+
+def narrowed(cursor: Any, vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing: Narrowing) -> Sql:
+    """The same of a set with an index behind a filter, after a try (one statement) of whether the nearest pass."""
     given, how = candidates.as_text(vector), depth(vectors, limit)
-    found, values = _filtered(vectors, given, how, narrowing) if narrowing else _ordered(vectors, given, how.wanted)
+    passed: list[tuple[UUID, float]] = []
+    # Some documents of a large set are too few to try it.
+    if not narrowing.documents:
+        cursor.execute(*_in_order(vectors, given, _first(vectors, given, how, narrowing), how.wanted))
+        passed = cursor.fetchall()
+    if len(passed) >= how.wanted:
+        ids, distances = zip(*passed[:limit], strict=True)
+        return "SELECT * FROM unnest(%s::uuid[], %s::float8[]) AS n(chunk_id, distance)", [list(ids), list(distances)]
+    if len(passed) >= how.scarce:
+        return _in_order(vectors, given, _further(vectors, given, how, narrowing), limit)
+    return _in_order(vectors, given, _thorough(vectors, given, how, narrowing), limit)
+
+
+def _in_order(vectors: SetInfo, given: str, found: Sql, limit: int) -> Sql:
+    """What was found, by the distance of its whole vectors."""
+    text, values = found
     text = f"""
-        SELECT v.chunk_id, {candidates.distance(vectors)} AS distance FROM ({found}) v
+        SELECT v.chunk_id, {candidates.distance(vectors)} AS distance FROM ({text}) v
         WHERE EXISTS (SELECT FROM vectorstore_vectorset s WHERE s.id = %s AND s.workspace_id = %s)
         ORDER BY distance LIMIT %s"""  # noqa: S608  made of our own parts
     return text, [given, *values, vectors.id, vectors.workspace_id, limit]
@@ -105,36 +129,43 @@ def _ordered(vectors: SetInfo, given: str, count: int, condition: str = "true", 
     return text, [*values, given]
 
 
-def _filtered(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
-    """One of three branches; the conditions that hold none of a row's columns are tested once, before a branch runs."""
-    near, near_values = _passing(vectors, given, how, narrowing)
+def _passes(narrowing: Narrowing) -> Sql:
+    """The filter, asked of each row in the index's order: a join would have PostgreSQL sort the whole set."""
+    conditions, values = narrowing.conditions()
+    return (
+        f"(SELECT {conditions} FROM vectorstore_chunklookup l {narrowing.document()} WHERE l.chunk_id = v.chunk_id)",  # noqa: S608  made of our own parts
+        values,
+    )
+
+
+def _first(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
+    """Of the nearest, those that pass, no more than are wanted."""
+    (nearest, values), (passes, filter_values) = _ordered(vectors, given, how.ef), _passes(narrowing)
+    text = f"SELECT v.chunk_id, v.embedding FROM ({nearest}) v WHERE {passes} LIMIT {how.wanted}"  # noqa: S608  made of our own parts
+    return text, [*values, *filter_values]
+
+
+def _further(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing, only_if: str = "true") -> Sql:
+    """Those that pass, as far as the index is scanned."""
+    passes, values = _passes(narrowing)
+    return _ordered(vectors, given, how.further, f"{only_if} AND {passes}", values)
+
+
+def _thorough(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
+    """All that pass, if they are few; else those that are found further on. A condition without a column of the row is
+    tested once, before anything is read, so only one of the two branches runs.
+    """
     few, few_values = _counted(vectors, how, narrowing)
-    conditions, filter_values = narrowing.conditions()
-    # Asked of each row in the index's order, never joined: a join would have PostgreSQL sort the whole set.
-    passes = f"""(SELECT count(*) FROM near) < {how.wanted}
-        AND ((SELECT count(*) FROM near) >= {how.scarce} OR (SELECT count(*) FROM few) > {how.few}) AND (
-        SELECT {conditions} FROM vectorstore_chunklookup l {narrowing.document()} WHERE l.chunk_id = v.chunk_id)"""  # noqa: S608  made of our own parts
-    further, further_values = _ordered(vectors, given, how.further, passes, filter_values)
+    many = f"(SELECT count(*) FROM few) > {how.few}"  # noqa: S608  made of our own parts
+    further, values = _further(vectors, given, how, narrowing, many)
     text = f"""
-        WITH near AS MATERIALIZED ({near}),
-        few AS MATERIALIZED (SELECT chunk_id FROM ({few}) l WHERE (SELECT count(*) FROM near) < {how.scarce})
-        SELECT chunk_id, embedding FROM near WHERE (SELECT count(*) FROM near) >= {how.wanted}
-        UNION ALL
+        WITH few AS MATERIALIZED ({few})
         SELECT v.chunk_id, v.embedding
         FROM few JOIN vectorstore_chunkvector v ON v.vector_set_id = '{vectors.id}' AND v.chunk_id = few.chunk_id
         WHERE (SELECT count(*) FROM few) <= {how.few}
         UNION ALL
         ({further})"""  # noqa: S608  made of our own parts
-    return text, [*near_values, *few_values, *further_values]
-
-
-def _passing(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
-    """Of the nearest, those that the filter lets through. Some documents of a large set are too few to try it."""
-    if narrowing.documents:
-        return "SELECT NULL::uuid AS chunk_id, NULL::vector AS embedding WHERE false", []
-    nearest, values = _ordered(vectors, given, how.ef)
-    joins, filter_values = narrowing.joined("v.chunk_id")
-    return f"SELECT v.chunk_id, v.embedding FROM ({nearest}) v {joins}", [*values, *filter_values]  # noqa: S608  made of our own parts
+    return text, [*few_values, *values]
 
 
 def _counted(vectors: SetInfo, how: Depth, narrowing: Narrowing) -> Sql:

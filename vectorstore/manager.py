@@ -113,7 +113,7 @@ class VectorStoreManager:
         if found is None or not request.query:
             return []
         plan = await self._plan(found, request, which)
-        hits = await self._scope.run(searching.find, plan)
+        hits = await self._scope.tuned(searching.settings(plan)).run(searching.find, plan)
         return await self._finished(plan, hits)
 
     async def submit(self, *, collection: str | None = None, tell: bool = True, **upload: Any) -> Submitted:

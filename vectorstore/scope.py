@@ -5,8 +5,9 @@ Two walls: every queryset is filtered by the workspace, and while a unit of work
 security lets the connection see no other workspace's rows, whatever the query says (migration 0003).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
@@ -39,9 +40,20 @@ TRUSTED: Final = _Trusted()
 class Scope:
     """`reader`: whose collections they are; a user's id, None for somebody unknown, or TRUSTED."""
 
-    def __init__(self, workspace_id: UUID, reader: int | _Trusted | None = TRUSTED) -> None:
+    def __init__(
+        self,
+        workspace_id: UUID,
+        reader: int | _Trusted | None = TRUSTED,
+        *,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.workspace_id = workspace_id
         self.reader = reader
+        self._settings = settings
+
+    def tuned(self, settings: Mapping[str, str]) -> Self:
+        """The same rows; its units run with these settings of PostgreSQL, made in the statement of the wall."""
+        return type(self)(self.workspace_id, self.reader, settings=settings)
 
     async def run(self, unit: Callable[Concatenate[Self, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `unit(scope, …)` as one unit of database work, in one transaction, behind the wall."""
@@ -57,11 +69,11 @@ class Scope:
         """A transaction in which the connection sees the rows of this workspace alone."""
         nested = connection.in_atomic_block
         with transaction.atomic():
-            _see_only(str(self.workspace_id))
+            _set({"chain.workspace": str(self.workspace_id), **self._settings})
             yield
         if nested:
             # The setting lasts as long as the outermost transaction, which isn't ours.
-            _see_only("")
+            _set({"chain.workspace": ""})
 
     @property
     def collections(self) -> QuerySet[Any]:
@@ -98,6 +110,7 @@ class Scope:
         return found
 
 
-def _see_only(workspace: str) -> None:
+def _set(settings: Mapping[str, str]) -> None:
+    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('chain.workspace', %s, true)", [workspace])
+        cursor.execute(f"SELECT {calls}", [each for pair in settings.items() for each in pair])

@@ -92,6 +92,11 @@ def nearest(found: CollectionInfo, request: SearchRequest, which: Narrowing, vec
     return index_scan.nearest(found.active, vector, limit=depth(request), narrowing=which)
 
 
+def settings(plan: Plan) -> dict[str, str]:
+    """Settings of PostgreSQL that `find` is to run with: Scope.tuned."""
+    return {} if plan.vector is None else index_scan.settings(plan.collection.active, depth(plan.request))
+
+
 def given(request: SearchRequest, which: Narrowing, scored: Sequence[Scored]) -> Sql:
     """The vector part, found by a backend outside PostgreSQL."""
     return candidates.given(scored, limit=depth(request), narrowing=which)
@@ -113,11 +118,13 @@ def passing(scope: Scope, found: CollectionInfo, which: Narrowing, scored: Seque
 
 def find(scope: Scope, plan: Plan) -> list[Hit]:
     """The hits of a plan, best first: a unit for Scope.run."""
-    text, values = statement(scope, plan)
     with connection.cursor() as cursor:
-        if plan.vector is not None:
-            index_scan.prepare(cursor, plan.collection.active, depth(plan.request))
-        cursor.execute(text, values)
+        if plan.vector is not None and plan.narrowing and index_scan.is_ready(plan.collection.active):
+            near = index_scan.narrowed(
+                cursor, plan.collection.active, plan.vector, limit=depth(plan.request), narrowing=plan.narrowing
+            )
+            plan = replace(plan, near=near)
+        cursor.execute(*statement(scope, plan))
         return [_hit(row) for row in cursor.fetchall()]
 
 

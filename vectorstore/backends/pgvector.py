@@ -36,7 +36,7 @@ class PgVector:
         self, vectors: SetInfo, vector: Sequence[float], *, k: int, where: Filter | None = None
     ) -> list[Scored]:
         # Filters are the look-up's: the manager asks PostgreSQL for both in one statement and doesn't come this way.
-        return await self._scope.run(_search, vectors, vector, k=k)
+        return await self._scope.tuned(index_scan.settings(vectors, k)).run(_search, vectors, vector, k=k)
 
     async def drop(self, vectors: SetInfo) -> None:
         await self._scope.run(_remove, vectors, None)
@@ -86,7 +86,6 @@ def _search(scope: Scope, vectors: SetInfo, vector: Sequence[float], *, k: int) 
     ours = replace(vectors, workspace_id=scope.workspace_id)
     text, values = index_scan.nearest(ours, vector, limit=k, narrowing=Narrowing())
     with connection.cursor() as cursor:
-        index_scan.prepare(cursor, ours, k)
         cursor.execute(text, values)
         # A vector without length has no distance: a text without words, or such a question.
         return [Scored(chunk_id, 1 - distance) for chunk_id, distance in cursor.fetchall() if not math.isnan(distance)]
