@@ -26,7 +26,7 @@ from benchmarks.report import Aim, Measure, progress, rounds
 from benchmarks.servers import OURS
 from benchmarks.stage import Stage
 
-_VECTOR, _HYBRID = f"{OURS}, vector", f"{OURS}, hybrid"
+_VECTOR, _HYBRID = f"{OURS}, vector", f"{OURS}, vector and words"
 _PLAIN, _LANGCHAIN = "pgvector by hand", "PGVectorStore (langchain-postgres)"
 _VIEW, _PEER = "bench_peer", Path(__file__).parents[1] / "peers" / "pgvectorstore.py"
 _ROOT = Path(__file__).parents[2]
@@ -39,9 +39,7 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
     passages, asked, repeats = (10_000, 100, 1) if quick else (100_000, 300, 4)
     table = large.table(stage, passages)
     questions, whole = table.questions(asked), table.whole
-    what = f"search of {passages:,} passages, {K} hits"
-    middle = Measure(f"{what}: p50", "ms", aims={_PLAIN: Aim(1.1), _LANGCHAIN: Aim(1)})
-    late = Measure(f"{what}: p99", "ms", aims={_PLAIN: Aim(1.1), _LANGCHAIN: Aim(1)})
+    measures = _Measures(f"{{}} search of {passages:,} passages, {K} hits")
     workspace_id = stage.workspace_id
     with machine.on_the_servers_core(), large.connect(stage) as connection, _langchain(stage, whole, questions) as peer:
         depth = _depth(whole)
@@ -52,16 +50,36 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
             _HYBRID: lambda: uvloop.run(_ours(workspace_id, whole, questions, "hybrid")),
         }
         for number in rounds(repeats, seconds=90):
-            for name, way in ways.items():
-                took = quantiles(way(), n=100)
-                if number:  # the first round only warms up
-                    middle.add(name, took[49])
-                    late.add(name, took[98])
-                progress(f"search {number or 'warm-up'}: {name} p50 {took[49]:.2f} ms, p99 {took[98]:.2f} ms")
-    middle.notes.append(f"search: each vector query looks at {depth} candidates of the index (hnsw.ef_search)")
+            took = {name: quantiles(way(), n=100) for name, way in ways.items()}
+            if number:  # the first round only warms up
+                measures.add(took)
+            for name, each in took.items():
+                progress(f"search {number or 'warm-up'}: {name} p50 {each[49]:.2f} ms, p99 {each[98]:.2f} ms")
+    found = measures.all
+    found[0].notes.append(f"search: each vector query looks at {depth} candidates of the index (hnsw.ef_search)")
     if not peer:
-        middle.notes.append(f"search: {_LANGCHAIN} was left out, because there is no uv to make its environment")
-    return [middle, late]
+        found[0].notes.append(f"search: {_LANGCHAIN} was left out, because there is no uv to make its environment")
+    return found
+
+
+class _Measures:
+    """p50 and p99 of our searches by vector, and of those by vector and words, each beside the others."""
+
+    def __init__(self, what: str) -> None:
+        aims = {_PLAIN: Aim(1.1), _LANGCHAIN: Aim(1)}
+        self.vector = [Measure(f"{what.format('vector')}: {part}", "ms", aims=aims) for part in ("p50", "p99")]
+        self.hybrid = [Measure(f"{what.format('hybrid')}: {part}", "ms") for part in ("p50", "p99")]
+
+    @property
+    def all(self) -> list[Measure]:
+        return self.vector + self.hybrid
+
+    def add(self, took: dict[str, list[float]]) -> None:
+        peers = [name for name in took if name not in (_VECTOR, _HYBRID)]
+        for measures, names in ((self.vector, [_VECTOR, *peers]), (self.hybrid, [_HYBRID, _VECTOR, *peers])):
+            for measure, place in zip(measures, (49, 98), strict=True):
+                for name in names:
+                    measure.add(name, took[name][place])
 
 
 async def _ours(workspace_id: Any, whole: Loaded, questions: Questions, mode: str) -> Milliseconds:
