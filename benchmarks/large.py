@@ -118,15 +118,19 @@ def table(stage: Stage, passages: int) -> Table:
     whole = _load(stage, "whole", passages, world)
     rest = _load(stage, "rest", passages - small, world)
     made = Table(whole, _load(stage, "small", small, world), rest, world)
-    with connect(stage) as connection:
-        # What autovacuum does in time: the tables are clean, and the planner knows them.
-        for name in ("document", "chunk", "chunklookup", "chunkvector"):
-            connection.execute(f"VACUUM (ANALYZE) vectorstore_{name}")
+    vacuum(stage, *(f"vectorstore_{name}" for name in ("document", "chunk", "chunklookup", "chunkvector")))
     progress("vacuumed; building the index")
     begun = perf_counter()
     asyncio.run(_index(whole))
     progress(f"the index of {passages} vectors took {perf_counter() - begun:.0f} s")
     return made
+
+
+def vacuum(stage: Stage, *tables: str) -> None:
+    """What autovacuum does in time: the tables are clean, and the planner knows them."""
+    with connect(stage) as connection:
+        for table in tables:
+            connection.execute(f"VACUUM (ANALYZE) {table}")
 
 
 def connect(stage: Stage) -> psycopg.Connection[Any]:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import uvloop
 
-from benchmarks import machine
+from benchmarks import large, machine
 from benchmarks.report import Aim, Measure, progress, rounds
 from benchmarks.stage import Stage
 
@@ -44,13 +44,14 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
     conversations = [_conversation(stage, size) for size in _SIZES]
     # Its jobs have nothing to say here.
     logging.getLogger("memory").setLevel(logging.WARNING)
+    for each in conversations:
+        uvloop.run(_embed(each))
+    large.vacuum(stage, "chat_chathistory", "chat_chatsession", "memory_messagevector", "memory_summary")
     with machine.on_the_servers_core():
         return uvloop.run(_measure(conversations, repeats=1 if quick else 4))
 
 
 async def _measure(straight: list[Conversation], *, repeats: int) -> list[Measure]:
-    for each in straight:
-        await _embed(each)
     edited = [replace(each, epoch=1) for each in straight]
     ways = {f"memory, {kind} from {store}": (kind, store, straight) for kind in _KINDS for store in _STORES}
     ways |= {f"memory, recall from {store}, of an edited session": ("recall", store, edited) for store in _STORES}
