@@ -63,6 +63,8 @@ def held(scope: Scope, found: Sequence[CollectionInfo]) -> list[CollectionStats]
             vectors=vectors.get(each.active.id),
             space=each.active.space,
             backend=each.active.backend,
+            index=each.active.index,
+            index_rows=each.active.index_rows,
         )
         for each in found
     ]

@@ -76,6 +76,9 @@ class CollectionStats:
     vectors: int | None
     space: Space
     backend: str
+    #: The state of its approximate index, and how many vectors that had when it was built.
+    index: str = "none"
+    index_rows: int = 0
 
     @property
     def documents(self) -> int:

@@ -415,6 +415,8 @@ class TestBuilding:
     async def test_stats_say_what_is_indexed(self, indexed):
         stats = await indexed.scope.run(collections.stats, "default")
         assert [(each["index"], each["index_rows"]) for each in stats["vector_sets"]] == [("ready", LARGE)]
+        (told,) = await indexed.stats()
+        assert (told.index, told.index_rows, told.vectors) == ("ready", LARGE, LARGE)
 
     async def test_numbers_of_32_bits_by_a_setting(self, manager, settings):
         configure(settings, INDEX_TYPE="vector")
