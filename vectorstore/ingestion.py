@@ -87,6 +87,11 @@ async def work(job_id: UUID, *, longest: float | None = None) -> Worked:
         return Worked(outcome="taken", document_id=ours.document_id)
     except _OutOfTime as end:
         return await _given_back(ours, stuck_counts=not end.ending)
+    except asyncio.CancelledError:
+        # This process ends at once. The next worker needn't wait for our lease.
+        with suppress(ChainError):
+            await _given_back(ours, stuck_counts=False)
+        raise
     except ChainError as error:
         return await _failed(ours, error, again=isinstance(error, _PASSING))
     except Exception as error:  # noqa: BLE001  whatever it was, the job's row says so and people see it

@@ -124,14 +124,12 @@ class IngestStage:
     async def ends(self, document_id: str, state: str = "ready", *, deadline: float = 20) -> None:
         """Wait for a document's last state, with sweeps; the job is then over."""
         until = time.monotonic() + deadline
-        while (now := self.rows("SELECT state, reason FROM vectorstore_document WHERE id = %s", document_id))[0][
-            0
-        ] not in ("ready", "failed"):
+        while (now := self.state(document_id)) not in ("ready", "failed"):
             assert time.monotonic() < until, f"still {now} after {deadline} s\n{self.worker.log_text()[-6000:]}"
             if not self.waiting():
                 await asyncio.to_thread(self.sweep)
             await asyncio.sleep(0.1)
-        assert now[0][0] == state, now
+        assert now == state, self.rows("SELECT reason FROM vectorstore_document WHERE id = %s", document_id)
         assert self.jobs(document_id) == [] or state == "failed"
 
     async def parser(self) -> psutil.Process:

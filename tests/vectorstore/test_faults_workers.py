@@ -144,6 +144,23 @@ async def test_told_to_stop_it_gives_back_what_takes_longer(stage: IngestStage, 
     assert len(stage.chunks(document_id)) == 3
 
 
+async def test_told_to_stop_at_once_it_gives_back_at_once(stage: IngestStage, person: Person) -> None:
+    gate = Gate()
+    stage.provider.script_tries("dropped", [wait(gate), vectors()], [vectors()])
+    document_id = stage.upload(person.token, manual(3, "about [[dropped]]"))
+    assert await until(gate.reached, 15)
+    # Service managers may tell each process, and then those of the pool don't finish anything.
+    for process in [*stage.worker.children(), psutil.Process(stage.worker.pid)]:
+        process.terminate()
+    assert stage.worker.process is not None
+    assert await asyncio.to_thread(stage.worker.process.wait, 15) == 0
+    assert (stage.jobs(document_id), stage.state(document_id)) == ([(True, 0)], "queued")
+    assert stage.waiting()
+    stage.worker.start()
+    await eventually(lambda: stage.state(document_id) == "ready")
+    assert len(stage.chunks(document_id)) == 3
+
+
 async def test_two_workers_told_at_once_are_one(stage: IngestStage, person: Person) -> None:
     gate = Gate()
     stage.provider.script("both", wait(gate), vectors())
