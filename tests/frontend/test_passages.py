@@ -164,16 +164,28 @@ async def test_a_citation_in_a_shared_workspace_opens_its_document(
 
 async def test_places_are_counted_in_code_points(open_tab: OpenTab) -> None:
     tab = await open_tab()
-    text = f"a{EMOJI}b passage 🙂 ends{EMOJI}"
-    start = text.index("passage")
-    end = start + len("passage 🙂 ends")
-    found = await tab.page.evaluate(
-        """async ([text, hit, from]) => {
-            const {placeOf, unitOf} = await import("/static/frontend/places.js");
-            const part = {text: text.slice(unitOf(text, from)), start: from};
-            const place = placeOf(hit, part);
-            return place && part.text.slice(...place);
-        }""",
-        [text, {"text": text[start:end], "start": start, "end": end}, 3],
-    )
-    assert found == "passage 🙂 ends"
+    text = f"passage 🙂{EMOJI} and passage 🙂{EMOJI} and passage 🙂."
+    words, second = "passage 🙂", len(f"passage 🙂{EMOJI} and ")
+
+    async def found(begin: int, hit: dict[str, Any]) -> list[int] | None:
+        """Where a hit is shown, in code points of the text, when a part from `begin` on was read."""
+        place: list[int] | None = await tab.page.evaluate(
+            """async ([text, hit, start]) => {
+                const {placeOf, unitOf} = await import("/static/frontend/places.js");
+                const part = {text: [...text].slice(start).join(""), start};
+                const place = placeOf(hit, part);
+                return place && place.map((at) => [...part.text.slice(0, at)].length + start);
+            }""",
+            [text, hit, begin],
+        )
+        return place
+
+    span = {"start": second, "end": second + len(words)}
+    for begin in (0, 1, 9, second):
+        assert await found(begin, span | {"text": words}) == [second, second + len(words)]
+        assert await found(begin, span) == [second, second + len(words)]
+    # The text has grown by some characters since: the nearest place is meant.
+    assert await found(0, {"start": second - 4, "end": second - 4 + len(words), "text": words}) == [*span.values()]
+    assert await found(0, {"start": second + 3, "end": second + 3 + len(words), "text": words}) == [*span.values()]
+    assert await found(0, {"start": 0, "end": 4, "text": "gone"}) is None
+    assert await found(0, {"start": 900, "end": 950}) is None

@@ -16,6 +16,14 @@ export function placeOf({ text, start, end }, part) {
   const from = unitOf(part.text, start - part.start);
   const to = from + unitOf(part.text.slice(from), end - Math.max(start, part.start));
   if (!text || part.text.slice(from, to) === text) return from < to ? [from, to] : null;
-  const found = part.text.indexOf(text);
+  const found = nearest(part.text, text, from);
   return found < 0 ? null : [found, found + text.length];
+}
+
+/** Where `words` stand in `text`, as near to `place` as they do; -1 if nowhere. */
+function nearest(text, words, place) {
+  const before = text.lastIndexOf(words, place);
+  const after = text.indexOf(words, place);
+  if (before < 0 || after < 0) return Math.max(before, after);
+  return place - before < after - place ? before : after;
 }
