@@ -1,9 +1,13 @@
 """Re-embedding over REST: begun once, watched, given up; by whom."""
 
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from kernel import database
 from llm.embeddings.embedder import embedder
+from tests.support import stage
+from tests.support.server import free_port
 from tests.vectorstore_rest.conftest import Place
 from vectorstore import reembedding
 from vectorstore.models import SetState, VectorSet
@@ -74,6 +78,18 @@ async def test_only_admins_begin_and_cancel_and_all_readers_watch(place: Place) 
         assert place.ask(who, "POST", HERE, json={"model": "nonsense"}).status_code == begins, who
         assert place.ask(who, "GET", HERE).status_code == watches, who
         assert place.ask(who, "DELETE", HERE).status_code == begins, who
+
+
+async def test_a_new_store_that_is_away_is_told_and_what_was_begun_stands(place: Place, spawn: Any) -> None:
+    await place.ingest()
+    options = {"host": "127.0.0.1", "port": free_port(), "timeout": 1.0}
+    away = replace(place, server=spawn(env=stage.settings(VECTOR_STORE={"OPTIONS": {"chroma": options}})))
+    begun = away.ask("owner", "POST", HERE, json={"backend": "chroma"})
+    assert begun.status_code == 202, begun.text
+    shown = away.get(HERE, "viewer")
+    assert (shown["active"]["backend"], shown["building"]["backend"]) == ("pgvector", "chroma")
+    assert (shown["building"]["done"], "not available" in shown["building"]["reason"]) == (None, True)
+    assert away.ask("owner", "DELETE", HERE).status_code == 204
 
 
 async def test_a_model_or_a_store_that_the_server_lacks_is_named(place: Place) -> None:

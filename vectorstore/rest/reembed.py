@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from kernel import jobs
 from kernel.conf import config as settings
-from kernel.errors import Invalid, Misconfigured, NotFound
+from kernel.errors import Invalid, Misconfigured, NotFound, StoreUnavailable
 from llm.embeddings.embedder import embedder
 from vectorstore import collections, reembedding, rows
 from vectorstore.backends import backend
@@ -41,10 +41,12 @@ class VectorsOut(Schema):
 
 
 class BuildingOut(VectorsOut):
-    """`done` of `total` passages have a vector. `reason`: why the last try failed; it is tried again each minute."""
+    """`done` of `total` passages have a vector, null while its store can't be asked. `reason`: why the last try failed;
+    it is tried again each minute.
+    """
 
-    done: int
-    total: int
+    done: int | None
+    total: int | None
     reason: str
 
 
@@ -110,8 +112,15 @@ def _cancel(scope: Scope, ref: UUID | str) -> None:
 
 async def _shown(request: HttpRequest, workspace: UUID | None, ref: UUID | str) -> dict[str, Any]:
     scope, found = await in_place(request, workspace, _found, ref)
-    now = await reembedding.progress(scope, found.id) if found.building is not None else None
-    return {"active": _set(found.active), "building": None if now is None else _progress(now)}
+    return {"active": _set(found.active), "building": found.building and await _building(scope, found.building)}
+
+
+async def _building(scope: Scope, vectors: SetInfo) -> dict[str, Any] | None:
+    try:
+        now = await reembedding.progress(scope, vectors.collection_id)
+    except StoreUnavailable as error:
+        return _set(vectors) | {"done": None, "total": None, "reason": error.message}
+    return None if now is None else _progress(now)
 
 
 def _found(scope: Scope, ref: UUID | str) -> tuple[Scope, CollectionInfo]:
