@@ -37,6 +37,8 @@ from vectorstore.values import LONGEST_TITLE, CollectionInfo, Draft, Ingested, P
 BESIDE = "pgvector"
 #: Rows for each INSERT: far below the statement timeout, also with long vectors.
 _BATCH = 200
+#: Vectors for each INSERT: one that has to go into a large index may take 20 ms.
+_BATCH_OF_VECTORS = 50
 
 
 def collection(scope: Scope, name: str, *, create: tuple[str, Space] | None = None) -> CollectionInfo | None:
@@ -269,7 +271,7 @@ def _add_chunks(into: CollectionInfo, document_id: UUID, draft: Draft) -> None:
             for each in beside
             for row, piece in zip(rows, draft.pieces, strict=True)
         ],
-        batch_size=_BATCH,
+        batch_size=_BATCH_OF_VECTORS,
     )
     ChunkLookup.objects.bulk_create([_lookup(into, row, draft) for row in rows], batch_size=_BATCH)
 
