@@ -40,8 +40,9 @@ Outcome = Literal["ready", "failed", "busy", "taken"]
 #: The only backend whose vectors are rows.
 _BACKEND = "pgvector"
 _PREFIX = "vectorstore_hnsw_"
-#: Recall is 0.99 and more with the searches' depth (vectorstore.index_scan); less links lose whole clusters.
-_LINKS, _EF_CONSTRUCTION = 16, 128
+#: Recall is 0.99 and more with the searches' depth (vectorstore.index_scan); with less care in building, whole clusters
+#: are lost that lie far from the others.
+_LINKS, _EF_CONSTRUCTION = 16, 256
 #: What pgvector's index takes at most, in dimensions.
 _LONGEST: Final = {"vector": 2000, "halfvec": 4000}
 #: An advisory lock is a number that all who want it know.
