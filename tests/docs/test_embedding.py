@@ -18,6 +18,8 @@ from tests.support import services
 from tests.support.client import Client
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.server import Server, rest
+from tests.support.stage import eventually
+from tests.support.worker import Worker
 
 PAGE = DOCS / "embed-in-your-project.md"
 DATABASE = "chain_embedded"
@@ -101,8 +103,20 @@ async def test_a_new_project_with_the_blocks_of_the_page_serves_a_chat(
             row = await client.ask("hello there")
         assert row["status"] == "complete", site.log_text()
         assert "hello there" in row["content"]
+        with Worker(site_env, folder=project):
+            await _upload_and_find(site, token)
         ready = httpx.get(f"{site.url}/readyz").json()
     _check_the_parts_of_readyz(ready)
+
+
+async def _upload_and_find(site: Server, token: str) -> None:
+    """The server tells the worker, without beat: it knows the same Celery application."""
+    body = {"source": "x200.md", "text": "The warranty of the X200 is 24 months."}
+    (made,) = rest(site, token, "POST", "/collections/default/documents/text", json=body)["documents"]
+    document = f"/documents/{made['document']['id']}"
+    await eventually(lambda: rest(site, token, "GET", document)["state"] == "ready", deadline=30)
+    found = rest(site, token, "POST", "/search", json={"query": "How long is the warranty?"})
+    assert [hit["source"] for hit in found["hits"]] == ["x200.md"]
 
 
 def _people(project: Path, env: dict[str, str]) -> tuple[str, str]:

@@ -20,13 +20,14 @@ from tests.support.server import ROOT
 class Worker:
     """`with Worker(server_env) as worker: …`: inside, it takes tasks. `beat`: also does what is on the schedule."""
 
-    def __init__(self, env: dict[str, str], *, concurrency: int = 1, beat: bool = False) -> None:
+    def __init__(self, env: dict[str, str], *, concurrency: int = 1, beat: bool = False, folder: Path = ROOT) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="chain-worker-")
         self.log = Path(self._directory.name) / "log"
         self.env: dict[str, str] = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"} | env
         self._options = ["--concurrency", str(concurrency), "--hostname", f"w{uuid4().hex[:8]}@test"]
         if beat:
             self._options += ["--beat", "--schedule", str(Path(self._directory.name) / "schedule")]
+        self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None
         #: Where its last start begins in the log.
         self._began = 0
@@ -47,7 +48,7 @@ class Worker:
             self._began = log.tell()
             # Bound to us: a run that is killed leaves no worker behind.
             self.process = subprocess.Popen(
-                bound([sys.executable, "-m", *command, *quiet]), cwd=ROOT, env=self.env, stdout=log, stderr=log
+                bound([sys.executable, "-m", *command, *quiet]), cwd=self._folder, env=self.env, stdout=log, stderr=log
             )
         return self
 
