@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 
 def buffer(messages: Sequence[BaseMessage], *, limit: int) -> list[BaseMessage]:
-    """Everything; of a conversation longer than `limit`, the last `limit` from a human turn on."""
-    return list(messages) if len(messages) <= limit else window(messages, limit=limit)
+    """Everything from the first human turn on; of a conversation longer than `limit`, of its last `limit`.
+
+    A conversation opens with an answer where its first question was deleted.
+    """
+    return window(messages, limit=limit)
 
 
 def window(messages: Sequence[BaseMessage], *, limit: int) -> list[BaseMessage]:

@@ -1,13 +1,14 @@
-"""Models whose chat template takes one system message, the first, are asked whatever brings instructions."""
+"""Models whose chat template takes one system message, the first, and turns that alternate are asked in any case."""
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from llm.events import ModelStarted, Text
 from llm.instructions import first_of_all
@@ -122,7 +123,10 @@ def test_nothing_is_lost_and_no_prompt_grows(messages: list[BaseMessage]) -> Non
     sent = first_of_all(messages)
     told = [message for message in sent if message.type == "system"]
     assert told in ([], [sent[0]] if sent else [])
-    assert [message for message in sent if message.type != "system"] == [m for m in messages if m.type != "system"]
+    sides = [list(side) for _, side in groupby((m for m in messages if m.type != "system"), key=lambda m: m.type)]
+    assert [(m.type, m.text) for m in sent if m.type != "system"] == [
+        (side[0].type, "\n\n".join(m.text for m in side if m.text)) for side in sides
+    ]
     instructions = [m.text for m in messages if m.type == "system"]
     assert not instructions or told[0].text == (
         "\n\n".join(filter(None, instructions)) if len(instructions) > 1 else instructions[0]
@@ -131,6 +135,49 @@ def test_nothing_is_lost_and_no_prompt_grows(messages: list[BaseMessage]) -> Non
     assert most(sent) <= most(messages)
     assert [message.text for message in messages] == before
     assert first_of_all(sent) is sent
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [HumanMessage("Hello?"), HumanMessage("Anybody?"), AIMessage("Yes.")],
+        [HumanMessage("Hello?"), AIMessage("Hello."), AIMessage("It is red.")],
+        [HumanMessage("Hello?"), AIMessage("Hello."), HumanMessage("Anybody?")],
+    ],
+    ids=["an answer failed", "a question was deleted", "the last answer failed"],
+)
+async def test_a_model_that_wants_turns_in_turn_is_asked_after_what_went_wrong(
+    provider: ScriptedProvider, said: list[BaseMessage]
+) -> None:
+    class Holed:
+        def __init__(self, config: dict[str, Any]) -> None: ...
+
+        async def recall(self, store: Any, *, question: str, before_order: int) -> list[BaseMessage]:
+            return said
+
+    memories.register("holed")(Holed)
+    try:
+        marker = provider.script("holed", strict)
+        inputs = WorkflowInput(NOBODY, None, uuid4(), f"{marker} What is it called?", before_order=3)
+        workflow = [{"type": "memory", "kind": "holed"}, {"type": "llm"}]
+        events = [event async for event in stream(workflow, inputs, run=RunContext.unlogged(NOBODY))]
+    finally:
+        memories.remove("holed")
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "Fine."
+    (exchange,) = provider.exchanges("holed")
+    places = [str(exchange.messages).index(message.text) for message in said]
+    assert places == sorted(places)
+
+
+def test_calls_of_tools_stay_with_their_results() -> None:
+    call = {"id": "1", "name": "nothing", "args": {}}
+    messages = [
+        HumanMessage("?"),
+        AIMessage("So."),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("!", tool_call_id="1"),
+    ]
+    assert first_of_all(messages) is messages
 
 
 def test_blocks_stay_blocks() -> None:

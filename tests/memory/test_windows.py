@@ -1,5 +1,7 @@
 """The windows are pure: for every list they keep its end, whole or from a human turn on."""
 
+from itertools import dropwhile
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,8 +30,11 @@ def test_a_window_opens_with_the_first_human_turn_that_fits(talk, limit):
 
 
 @given(TALKS, LIMITS)
-def test_a_buffer_keeps_everything_until_it_is_full(talk, limit):
-    assert buffer(talk, limit=limit) == (talk if len(talk) <= limit else window(talk, limit=limit))
+def test_a_buffer_keeps_everything_from_the_first_question_on_until_it_is_full(talk, limit):
+    kept = buffer(talk, limit=limit)
+    assert kept == window(talk, limit=limit)
+    if len(talk) <= limit:
+        assert kept == list(dropwhile(lambda each: each.type != "human", talk))
 
 
 @given(TALKS, LIMITS)
