@@ -1,6 +1,7 @@
 """Text that PostgreSQL and UTF-8 accept: no NUL, no lone surrogates."""
 
 import re
+from typing import Any
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -15,6 +16,17 @@ def storable(text: str) -> str:
     if not _UNSTORABLE.search(text):
         return text
     return _UNSTORABLE.sub("\ufffd", _PAIR.sub(_joined, text))
+
+
+def storable_values(value: Any) -> Any:
+    """`storable` for all texts of a JSON value, also for names."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable_values(name): storable_values(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_values(one) for one in value]
+    return value
 
 
 class StorableStream:

@@ -91,7 +91,7 @@ def submit(
     # A name that is only its source's takes no place of a title that somebody gave it.
     new_title = "" if title == source[:500] else title[:500]
     known = Document.objects.filter(workspace_id=scope.workspace_id, collection_id=into.id)
-    twin = known.filter(upload_hash=upload_hash).exclude(source=source).first() if upload_hash else None
+    twin = _twin(known, source, upload_hash)
     if twin is not None and not known.filter(source=source).exists():
         return Submitted(document_id=twin.id, outcome="unchanged", reason=f"same content as {twin.source}")
     document, _ = known.select_for_update().get_or_create(
@@ -117,6 +117,14 @@ def submit(
     _open(job, told=told)
     _show(document.id, state=DocumentState.QUEUED)
     return Submitted(document_id=document.id, outcome="queued", job_id=job.id)
+
+
+def _twin(known: Any, source: str, upload_hash: str) -> Document | None:
+    """What has these bytes under another name, and keeps them: not one that is about to be given others."""
+    if not upload_hash:
+        return None
+    found: Document | None = known.filter(upload_hash=upload_hash).exclude(Q(source=source) | Q(job__open=True)).first()
+    return found
 
 
 def _take_on(document: Document, language: str, *, title: str, metadata: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from django.db import transaction
 from kernel import database, jobs
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, DatabaseUnavailable, Unavailable
-from kernel.text import storable
+from kernel.text import storable, storable_values
 from vectorstore import claims, drafting, fetching, indexing
 from vectorstore.claims import Claim, ClaimLost
 from vectorstore.errors import NoText
@@ -194,7 +194,8 @@ async def _read(ours: Claim) -> SourceDocument:
         data, name, content_type = found.data, found.name, found.content_type
     parsed = await parsing.parse(data, name=name, content_type=content_type)
     pages = parsed.metadata.get("pages") or ()
-    metadata = {key: value for key, value in parsed.metadata.items() if key != "pages"} | ours.metadata
+    # As people wrote it into the file, or a parser made it up: also text that PostgreSQL doesn't hold.
+    metadata = storable_values({key: value for key, value in parsed.metadata.items() if key != "pages"}) | ours.metadata
     return SourceDocument(
         source=ours.source,
         text=storable(parsed.text),
@@ -210,7 +211,9 @@ async def _read(ours: Claim) -> SourceDocument:
 
 
 def _date(value: Any) -> datetime | None:
-    """A date as ISO 8601 has it, or as e-mails do."""
+    """A date as ISO 8601 has it, or as e-mails do, in UTC. None for one whose year no datetime has there: PostgreSQL
+    would keep it, and nobody could read its row again.
+    """
     if not isinstance(value, str):
         return None
     try:
@@ -218,9 +221,12 @@ def _date(value: Any) -> datetime | None:
     except ValueError:
         try:
             found = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError:
+        return None
 
 
 def _atomic(unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from django.db import IntegrityError
 from django.utils import timezone
 
 from kernel import database, jobs
@@ -60,13 +61,18 @@ class VectorStoreManager:
         made._scope = Scope(workspace_id, user_id)
         return made
 
-    async def collection(self, name: str | None = None) -> CollectionInfo:
-        """The collection of that name (None: the default one), made if there is none.
+    async def collection(self, name: str | UUID | None = None) -> CollectionInfo:
+        """The collection of that name (None: the default one), made if there is none; or the one of that id.
 
         Raises EmbeddingMismatch if its vectors come from a model that the settings don't name, and NotFound if the
         reader may not read it.
         """
-        found = await self._scope.run(rows.collection, _named(name), create=self._new())
+        if isinstance(name, UUID):
+            found = await self._scope.run(searching.collection, name)
+        else:
+            found = await self._scope.run(rows.collection, _named(name), create=self._new())
+        if found is None and isinstance(name, UUID):
+            raise NotFound("There is no such collection among yours.")
         if found is None:
             raise NotFound("There is no such collection among yours, and its name can't be used; choose another one.")
         self._embedder(found, found.active)
@@ -116,11 +122,12 @@ class VectorStoreManager:
         hits = await self._scope.tuned(searching.settings(plan)).run(searching.find, plan)
         return await self._finished(plan, hits)
 
-    async def submit(self, *, collection: str | None = None, tell: bool = True, **upload: Any) -> Submitted:
+    async def submit(self, *, collection: str | UUID | None = None, tell: bool = True, **upload: Any) -> Submitted:
         """Take in a file's bytes (`content`) or a `url` under its `source`: workers read, cut and embed it.
 
-        Takes what vectorstore.claims.submit takes. Returns with the commit; `tell` a broker of it at once.
-        Raises EmbeddingMismatch, and Invalid or TooLarge for what can't be taken in.
+        Takes what vectorstore.claims.submit takes. Returns with the commit; `tell` a broker of it at once. A missing
+        collection is made where it was named; by its id it is the same one, also after somebody has renamed it.
+        Raises EmbeddingMismatch, NotFound, and Invalid or TooLarge for what can't be taken in.
         """
         into = await self.collection(collection)
         upload = {name: storable(value) if isinstance(value, str) else value for name, value in upload.items()}
@@ -129,7 +136,11 @@ class VectorStoreManager:
         most = settings().vector_store.max_document_bytes
         if content is not None and len(content) > most:
             raise TooLarge(f"{upload['source']} has more than {most} bytes; raise MAX_DOCUMENT_BYTES or split it.")
-        made = await self._scope.run(claims.submit, into, told=tell, **upload)
+        try:
+            made = await self._scope.run(claims.submit, into, told=tell, **upload)
+        except IntegrityError as error:
+            # A row of a collection that was deleted since it was looked up.
+            raise NotFound("The collection was deleted meanwhile.") from error
         if tell:
             await _tell(made)
         return made

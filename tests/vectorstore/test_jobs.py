@@ -16,7 +16,7 @@ from tests.vectorstore.conftest import new_workspace
 from vectorstore import claims, ingestion
 from vectorstore.claims import ClaimLost
 from vectorstore.manager import VectorStoreManager
-from vectorstore.models import CachedEmbedding, Chunk, Document, IngestJob
+from vectorstore.models import CachedEmbedding, Chunk, Collection, Document, IngestJob
 from vectorstore.scope import Scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -258,3 +258,64 @@ async def test_vectors_are_not_shared_between_workspaces(manager):
     assert len(owners) == 2
     seen = await Scope(next(iter(owners))).run(lambda scope: CachedEmbedding.objects.count())
     assert seen == 2
+
+
+@pytest.mark.parametrize("date", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+async def test_a_date_beyond_all_calendars_spoils_no_list_and_no_search(manager, date):
+    made = await submit(manager, metadata={"date": date})
+    assert (await ingestion.work(made.job_id)).outcome == "added"
+    assert (await document(made)).dated_at is None
+    assert (await manager.search("warranty"))[0].metadata["date"] == date
+
+
+async def test_a_number_too_large_for_a_zone_is_no_date(manager):
+    made = await submit(manager, metadata={"date": "Mon, 02 Nov 2026 10:00:00 +99999999999999"})
+    assert (await ingestion.work(made.job_id)).outcome == "added"
+    assert (await document(made)).dated_at is None
+
+
+async def test_a_file_that_was_moved_is_taken_in_although_its_old_place_still_holds_it(manager):
+    await ingestion.work((await submit(manager, source="old.md")).job_id)
+    other = await submit(manager, b"# X300\n\nIt lasts 36 months.", source="old.md")
+    moved = await submit(manager, source="new.md")
+    assert moved.outcome == "queued"
+    await asyncio.gather(ingestion.work(other.job_id), ingestion.work(moved.job_id))
+    found = {hit.source: hit.title for hit in await manager.search("how many months")}
+    assert found == {"old.md": "X300", "new.md": "X200"}
+
+
+async def test_an_upload_goes_where_it_was_sent_although_the_collection_is_renamed(manager):
+    place = await manager.collection("secret")
+    await database.run(Collection.objects.filter(id=place.id).update, name="public")
+    made = await submit(manager, collection=place.id)
+    assert (await document(made)).collection_id == place.id
+    assert [each.name for each in await manager.collections()] == ["public"]
+
+
+async def test_an_upload_to_a_collection_that_goes_meanwhile_finds_none(manager):
+    place = await manager.collection("brief")
+    begun, gone = threading.Event(), threading.Event()
+
+    def delete() -> None:
+        with transaction.atomic():
+            Collection.objects.select_for_update().get(id=place.id)
+            begun.set()
+            gone.wait(10)
+            Collection.objects.filter(id=place.id).delete()
+
+    deleting = asyncio.create_task(database.run(delete))
+    await asyncio.to_thread(begun.wait, 10)
+    uploading = asyncio.create_task(submit(manager, collection=place.id))
+    await asyncio.to_thread(_waits_for_a_lock)
+    gone.set()
+    with pytest.raises(NotFound):
+        await uploading
+    await deleting
+    assert await database.run(IngestJob.objects.count) == 0
+
+
+async def test_an_e_mail_with_a_nul_in_its_headers_is_indexed(manager):
+    mail = b"From: a\x00b@example.org\nSubject: The cord\x00\nTo: \xff\xfe\n\nThe cord is recalled.\n"
+    made = await submit(manager, mail, source="m.eml")
+    assert (await ingestion.work(made.job_id)).outcome == "added"
+    assert (await manager.search("cord"))[0].metadata["from"] == "a\ufffdb@example.org"

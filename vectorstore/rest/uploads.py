@@ -136,7 +136,9 @@ async def add_text(
     return Status(202, {"documents": [await _submitted(place, caller_of(request).user_id, upload)]})
 
 
-async def _place(request: HttpRequest, workspace: UUID | None, ref: UUID | str, *, count: int = 1) -> tuple[UUID, str]:
+async def _place(
+    request: HttpRequest, workspace: UUID | None, ref: UUID | str, *, count: int = 1
+) -> tuple[UUID, UUID | str]:
     """Where to add documents; so many count for the caller's rate (0: there must be room for one). Raises Busy."""
     place = await in_place(request, workspace, _target, ref)
     await _take(request, max(count, 1), look=count == 0)
@@ -148,10 +150,12 @@ async def _take(request: HttpRequest, documents: int, *, look: bool = False) -> 
     await rates.take("uploads", caller_of(request).user_id, most, amount=documents, look=look)
 
 
-def _target(scope: Scope, ref: UUID | str) -> tuple[UUID, str]:
-    """The workspace and the name of the collection to add to. The default one is made with its first document."""
+def _target(scope: Scope, ref: UUID | str) -> tuple[UUID, UUID | str]:
+    """The workspace and the collection to add to: by its id, as its name may soon be another one's. The default one is
+    made with its first document.
+    """
     try:
-        return scope.workspace_id, collections.writable(scope, ref).name
+        return scope.workspace_id, collections.writable(scope, ref).pk
     except NotFound:
         if ref != collections.DEFAULT:
             raise
@@ -177,7 +181,7 @@ def _form(request: HttpRequest) -> "tuple[Sequence[UploadedFile[Any]], list[str]
 
 
 async def _taken(
-    place: tuple[UUID, str], user_id: int, file: "UploadedFile[Any]", name: str, metadata: dict[str, Any]
+    place: tuple[UUID, UUID | str], user_id: int, file: "UploadedFile[Any]", name: str, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     try:
         source = uploads.source_of(name)
@@ -196,10 +200,10 @@ def _read(file: "UploadedFile[Any]", source: str, content_type: str) -> bytes:
     return content
 
 
-async def _submitted(place: tuple[UUID, str], user_id: int, upload: dict[str, Any]) -> dict[str, Any]:
-    workspace_id, name = place
+async def _submitted(place: tuple[UUID, UUID | str], user_id: int, upload: dict[str, Any]) -> dict[str, Any]:
+    workspace_id, collection = place
     manager = VectorStoreManager.for_reader(workspace_id, user_id)
-    made = await manager.submit(collection=name, requested_by=user_id, **upload)
+    made = await manager.submit(collection=collection, requested_by=user_id, **upload)
     try:
         row = await manager.scope.run(documents.readable, made.document_id)
     except NotFound:
