@@ -12,7 +12,6 @@ from django.db import connection
 
 from memory import truth
 from memory.models import BranchPath
-from memory.summaries import table
 
 #: Messages walked up where no path is known, which it is soon after a branch's first turn. What is farther back is
 #: not recalled until then.
@@ -27,7 +26,7 @@ def keep(session_id: UUID, workspace_id: UUID) -> None:
         return
     asked: dict[str, Any] = {"session": session_id, "leaf": place.leaf, "branched": place.epoch > 0}
     with connection.cursor() as cursor:
-        cursor.execute(_WHOLE.format(walk=walk(), messages=table("ChatHistory")), asked | {"walked": _EVERYTHING})
+        cursor.execute(_WHOLE.format(walk=walk(), messages=truth.table("ChatHistory")), asked | {"walked": _EVERYTHING})
         (places,) = cursor.fetchone()
     found = {"workspace_id": workspace_id, "places": places}
     BranchPath.objects.update_or_create(session_id=session_id, defaults=found)
@@ -39,7 +38,7 @@ def walk() -> str:
     It takes `session`, `leaf`, `walked`, and `branched`: a session whose past never changed needs no walk, and has no
     places there.
     """
-    return _WALK.format(messages=table("ChatHistory"))
+    return _WALK.format(messages=truth.table("ChatHistory"))
 
 
 _WALK = """

@@ -87,7 +87,7 @@ def newest(
         "any": prompt_hash is None,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_NEWEST.format(messages=table("ChatHistory")), asked)
+        cursor.execute(_NEWEST.format(messages=truth.table("ChatHistory")), asked)
         row = cursor.fetchone()
     return None if row is None else Held(*row)
 
@@ -102,7 +102,7 @@ def after(session_id: UUID, leaf: UUID, base: Held | None) -> list[Said]:
         "roles": list(truth.ROLES),
     }
     with connection.cursor() as cursor:
-        cursor.execute(_AFTER.format(messages=table("ChatHistory")), asked)
+        cursor.execute(_AFTER.format(messages=truth.table("ChatHistory")), asked)
         rows = cursor.fetchall()
     settled = next((at for at, row in enumerate(rows) if row[-1]), len(rows))
     return [Said(*row[:4]) for row in rows[:settled] if row[4]]
@@ -192,11 +192,6 @@ def saying(session_id: UUID) -> Any:
     return messages.filter(
         session_id=session_id, is_deleted=False, role__in=truth.ROLES, status__in=truth.REMEMBERED
     ).exclude(content="")
-
-
-def table(model: str) -> str:
-    """The quoted name of the table of a model of chat's."""
-    return str(connection.ops.quote_name(apps.get_model("chat", model)._meta.db_table))
 
 
 def _prune(newest: Summary) -> None:

@@ -70,7 +70,7 @@ def branch(session_id: UUID, *, limit: int, before_order: int | None = None, lea
     names = {"leaf": leaf, "session": session_id, "before": before, "limit": limit}
     asked = {**names, "remembered": list(REMEMBERED), "roles": list(ROLES)}
     with connection.cursor() as cursor:
-        cursor.execute(_WALK.format(messages=_table("ChatHistory"), sessions=_table("ChatSession")), asked)
+        cursor.execute(_WALK.format(messages=table("ChatHistory"), sessions=table("ChatSession")), asked)
         return [Row(*values) for values in cursor.fetchall()]
 
 
@@ -100,5 +100,6 @@ FROM walk ORDER BY "order"
 """
 
 
-def _table(model: str) -> str:
+def table(model: str) -> str:
+    """The quoted name of the table of a model of chat's."""
     return str(connection.ops.quote_name(apps.get_model("chat", model)._meta.db_table))

@@ -24,7 +24,7 @@ from pgvector import Vector
 from memory import jobs, paths, truth
 from memory.jobs import Claim
 from memory.models import MessageVector
-from memory.summaries import saying, table
+from memory.summaries import saying
 
 #: Messages embedded and kept together.
 BATCH = 64
@@ -83,7 +83,7 @@ def near(asked: Asked) -> list[Near]:
         "remembered": list(truth.REMEMBERED),
     }
     with connection.cursor() as cursor:
-        cursor.execute(_NEAR.format(walk=paths.walk(), messages=table("ChatHistory")), values)
+        cursor.execute(_NEAR.format(walk=paths.walk(), messages=truth.table("ChatHistory")), values)
         found = [Near(*row) for row in cursor.fetchall()]
     return [each for each in found if each.score >= asked.min_score]
 

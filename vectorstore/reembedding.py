@@ -28,7 +28,7 @@ from vectorstore.backends import backend
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.indexing import LeaseLost
 from vectorstore.models import ChunkVector, Collection, Garbage, IndexState, SetState, VectorSet
-from vectorstore.rows import BESIDE
+from vectorstore.rows import BESIDE, set_info
 from vectorstore.scope import Scope
 from vectorstore.values import Entry, SetInfo, Space
 
@@ -101,7 +101,7 @@ async def progress(scope: Scope, collection_id: UUID) -> Progress | None:
     row, total = await scope.run(_building, collection_id)
     if row is None:
         return None
-    vectors = _info(row)
+    vectors = set_info(row)
     held = await backend(vectors.backend, scope.workspace_id).stats(vectors)
     return Progress(
         set_id=row.id,
@@ -124,7 +124,7 @@ async def work(
     row = await database.run(_claim, set_id, token)
     if row is None:
         return "lost", None
-    ours = _Work(vectors=_info(row), scope=Scope(row.workspace_id), token=token)
+    ours = _Work(vectors=set_info(row), scope=Scope(row.workspace_id), token=token)
     try:
         return await _fill(ours, after, embedder or _embedder(ours.vectors.space))
     except LeaseLost:
@@ -227,19 +227,6 @@ def _hold(scope: Scope, collection_id: UUID) -> None:
 def _building(scope: Scope, collection_id: UUID) -> tuple[VectorSet | None, int]:
     found = scope.vector_sets.filter(collection_id=collection_id, state=SetState.BUILDING)
     return found.first(), scope.chunks.filter(collection_id=collection_id).count()
-
-
-def _info(row: VectorSet) -> SetInfo:
-    return SetInfo(
-        id=row.id,
-        workspace_id=row.workspace_id,
-        collection_id=row.collection_id,
-        backend=row.backend,
-        space=Space(model=row.embedding_model, dimension=row.dimension),
-        index=row.index,
-        index_type=row.index_type,
-        index_rows=row.index_rows,
-    )
 
 
 def _claim(set_id: UUID, token: str) -> VectorSet | None:
