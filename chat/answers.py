@@ -5,10 +5,13 @@ recall memory → run the session's workflow (retrieve, prompt, model, parse …
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from chat import streams
+from chat.branches import Deleted
 from chat.turns import Turn
 from kernel.conf import config
 from llm import configuration
@@ -20,6 +23,8 @@ from memory import exchange
 from memory import jobs as memory_jobs
 from memory.exchange import Said
 from memory.jobs import Needs
+
+logger = logging.getLogger(__name__)
 
 
 async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -> AsyncGenerator[Event]:
@@ -65,6 +70,16 @@ async def remember(turn: Turn, *, status: str, text: str) -> None:
     ]
     definition = _definition(await _workflow(turn, holding))
     await exchange.remember(turn.session_id, said, definition=definition, epoch=turn.epoch)
+
+
+async def forget(deleted: Deleted) -> None:
+    """Drop what copies say of a message that was just deleted, before that is acknowledged. Never fails."""
+    row = deleted.row
+    work = [exchange.forget(row.session_id, epoch=deleted.outdated), streams.forget(row.id, deleted.attempts)]
+    for failure in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(failure, Exception):
+            # What is left expires, and nothing that is sent from now on recalls it.
+            logger.warning("action=forget_later session=%s error=%s", row.session_id, type(failure).__name__)
 
 
 async def needs(turn: Turn) -> Needs:

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from accounts import tokens
 from accounts.access import Caller
 from accounts.rest import caller_of
-from chat import branches, replay, sessions, wire
+from chat import answers, branches, replay, sessions, wire
 from chat.models import ChatSession
 from chat.runtime import Runtime
 from kernel import database
@@ -162,7 +162,9 @@ async def delete_message(request: HttpRequest, session_id: UUID, message_id: UUI
     if runtime is not None:
         await runtime.runner.delete(caller, session_id, message_id)
     else:  # no socket is here to be told; those elsewhere find it out
-        await database.run(branches.delete, caller, session_id, message_id)
+        done = await database.run(branches.delete, caller, session_id, message_id)
+        if done.outdated is not None:
+            await answers.forget(done)
     return Status(204, None)
 
 

@@ -119,10 +119,7 @@ class Runner:
         done = await database.run(branches.delete, caller, session_id, message_id)
         if done.outdated is not None:
             await self._hub.publish(session_id, wire.row_of(done.row))
-            self._own(exchange.forget(session_id, epoch=done.outdated), "chain-forget")
-            if done.attempts:
-                # A store that is away leaves it to its expiry.
-                self._own(streams.forget(done.row.id, done.attempts), "chain-forget-text")
+            await answers.forget(done)
         return done.row
 
     async def _accepting(self, commit: Callable[..., Accepted]) -> Accepted:

@@ -327,6 +327,8 @@ async def forget(message_id: UUID, attempts: int) -> None:
     """Drop what is kept of an answer that has ended, all `attempts` of it. Raises StoreUnavailable: it expires."""
     numbers = range(1, attempts + 1)
     keys = [key(message_id, number) for number in numbers for key in (buffer_key, extras_key)]
+    if not keys:
+        return
     async with redis.guarded() as client, asyncio.timeout(config().redis.timeout):
         await client.unlink(*keys)
 

@@ -86,7 +86,8 @@ async def remember(
 async def forget(session_id: UUID, *, epoch: int | None = None) -> None:
     """Drop every store's copy of a conversation as it was in that epoch; call it after the commit of a change.
 
-    Best effort: nothing recalls what was copied in an earlier epoch, and copies expire.
+    Once it returns, no question is told anything by such a copy, however early it was sent. Best effort where a store
+    is away: nothing that is sent later recalls what was copied in an earlier epoch, and copies expire.
     """
     for name in memory_stores.names():
         try:

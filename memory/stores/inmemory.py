@@ -28,8 +28,11 @@ class InMemoryStore(CachedStore):
         return entries if kept_epoch == epoch else []
 
     async def write(self, epoch: int, entries: Sequence[Entry]) -> None:
-        _sessions[self.session_id] = (epoch, list(entries))
-        self._bound()
+        kept_epoch, _ = _sessions.get(self.session_id, (epoch, []))
+        # A reader of an earlier epoch may hold what has been deleted since.
+        if kept_epoch <= epoch:
+            _sessions[self.session_id] = (epoch, list(entries))
+            self._bound()
 
     async def append(self, epoch: int, entries: Sequence[Entry]) -> None:
         kept_epoch, kept = _sessions.get(self.session_id, (None, []))
@@ -38,9 +41,11 @@ class InMemoryStore(CachedStore):
             self._bound()
 
     async def drop(self, epoch: int) -> None:
-        kept_epoch, _ = _sessions.get(self.session_id, (None, []))
-        if kept_epoch == epoch:
-            del _sessions[self.session_id]
+        kept_epoch, _ = _sessions.get(self.session_id, (epoch, []))
+        if kept_epoch <= epoch:
+            # Of an epoch that was named, and so is over, nothing is kept any more.
+            _sessions[self.session_id] = (epoch if self._place is None else epoch + 1, [])
+            self._bound()
 
     def _bound(self) -> None:
         _sessions.move_to_end(self.session_id)

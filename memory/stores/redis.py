@@ -2,7 +2,8 @@
 
 PostgreSQL stays the truth: a tail that is missing or does not fit (see memory.stores.tail) is rebuilt from it, and
 while Redis can't be reached it is read instead. Bounded in length, expires, holds nothing that can't be lost. The epoch
-is part of the key: a tail from before a deletion is never read again, also when Redis was away at the time.
+is part of the key: a tail from before a deletion is never read again, also when Redis was away at the time. Once it is
+dropped, no reader that had looked at the rows before writes it again.
 """
 
 import logging
@@ -19,6 +20,17 @@ from memory.truth import Place
 
 logger = logging.getLogger(__name__)
 
+#: Seconds in which a dropped tail is not written again: between a reader's look at the rows and its write lies less.
+_DROPPED = 120
+
+# KEYS: the tail, and the mark of one that was dropped. ARGV: how long the tail lasts, and its entries.
+_WRITE = """
+redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[2]) == 1 then return end
+for at = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[at]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+
 
 class RedisStore(CachedStore):
     async def read(self, epoch: int, limit: int) -> Sequence[Entry] | None:
@@ -32,11 +44,9 @@ class RedisStore(CachedStore):
 
     async def write(self, epoch: int, entries: Sequence[Entry]) -> None:
         try:
-            async with redis.guarded() as client, client.pipeline(transaction=True) as pipe:
-                pipe.delete(self._key(epoch))
-                pipe.rpush(self._key(epoch), *_encoded(entries))
-                pipe.expire(self._key(epoch), _ttl())
-                await pipe.execute()
+            async with redis.guarded() as client:
+                written: Any = client.eval(_WRITE, 2, *self._keys(epoch), str(_ttl()), *_encoded(entries))
+                await written
         except StoreUnavailable:
             logger.warning("memory: Redis is not available, no tail written", extra={"session": self.session_id})
 
@@ -53,8 +63,15 @@ class RedisStore(CachedStore):
 
     async def drop(self, epoch: int) -> None:
         """Raises StoreUnavailable: it expires by itself."""
-        async with redis.guarded() as client:
-            await client.unlink(self._key(epoch))
+        key, dropped = self._keys(epoch)
+        async with redis.guarded() as client, client.pipeline(transaction=True) as pipe:
+            pipe.unlink(key)
+            if self._place is not None:  # that epoch is over
+                pipe.set(dropped, "", ex=_DROPPED)
+            await pipe.execute()
+
+    def _keys(self, epoch: int) -> tuple[str, str]:
+        return self._key(epoch), redis.key("memory", f"{{{self.session_id}}}", "dropped", str(epoch))
 
     def _key(self, epoch: int) -> str:
         return redis.key("memory", f"{{{self.session_id}}}", "tail", str(epoch))

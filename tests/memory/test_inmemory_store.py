@@ -10,7 +10,7 @@ from django.utils import timezone
 from kernel import database
 from kernel.errors import Misconfigured
 from memory import leases
-from memory.exchange import forget
+from memory.exchange import forget, open_store
 from memory.leases import ProcessLease
 from memory.stores import inmemory
 from tests.memory.conversations import Conversation
@@ -51,7 +51,23 @@ async def test_a_change_of_the_past_ends_the_copy(talk):
 async def test_forgetting_leaves_no_text_in_the_process(talk):
     await talk.recall("inmemory")
     await forget(talk.session_id, epoch=0)
-    assert talk.session_id not in inmemory._sessions
+    assert inmemory._sessions[talk.session_id][1] == []
+
+
+async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
+    store = open_store("inmemory", talk.session_id, leaf=talk.head, epoch=0)
+    write = store.write
+
+    async def overtaken(*arguments):
+        await talk.change(3, is_deleted=True)
+        await forget(talk.session_id, epoch=await talk.next_epoch())
+        await write(*arguments)
+
+    monkeypatch.setattr(store, "write", overtaken)
+    await store.aget_messages(limit=20, before_order=talk.next_order)
+    early = open_store("inmemory", talk.session_id, leaf=talk.head, epoch=0)
+    assert "q1" not in [message.text for message in await early.aget_messages(limit=20)]
+    assert inmemory._sessions[talk.session_id][1] == []
 
 
 async def test_a_long_conversation_loses_its_beginning(talk, settings):

@@ -5,8 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from django.conf import settings as django_settings
+from django.test import AsyncClient
+from django.utils import timezone
 
-from kernel import redis
+from chat import streams
+from chat.models import ChatHistory, Run
+from kernel import database, redis
 from kernel.conf import config
 from memory.exchange import forget, open_store, remember
 from tests.memory.conversations import Conversation
@@ -131,6 +135,28 @@ async def test_forgetting_leaves_no_text_in_redis(talk):
     assert not await redis.client().exists(tail_key(talk))
 
 
+async def test_a_delete_in_a_process_without_sockets_leaves_no_text_in_redis(talk):
+    row = await database.run(
+        lambda: ChatHistory.objects.select_related("session__user").get(session_id=talk.session_id, order=4)
+    )
+    await redis.client().set(streams.buffer_key(row.id, 1), b" a1")
+    await database.run(
+        lambda: Run.objects.create(
+            workspace_id=talk.workspace_id,
+            session_id=talk.session_id,
+            question_id=row.parent_id,
+            message=row,
+            status="complete",
+            lease_expires_at=timezone.now(),
+        )
+    )
+    client = AsyncClient()
+    await client.aforce_login(row.session.user)
+    response = await client.delete(f"/api/v1/sessions/{talk.session_id}/messages/{row.id}")
+    assert response.status_code == 204, response.content
+    assert not await redis.client().exists(tail_key(talk), streams.buffer_key(row.id, 1))
+
+
 async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
     await redis.client().delete(tail_key(talk))
     store = open_store("redis", talk.session_id)
@@ -144,6 +170,10 @@ async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkey
     monkeypatch.setattr(store, "write", overtaken)
     await store.aget_messages(limit=20, before_order=talk.next_order)
     assert "Q: q1" not in await talk.recall("redis")
+    # Nor to a turn that was accepted before the deletion and recalls after it; and no text is left.
+    early = open_store("redis", talk.session_id, leaf=talk.head, epoch=0)
+    assert "q1" not in [message.text for message in await early.aget_messages(limit=20)]
+    assert not [key async for key in redis.client().scan_iter(f"*{talk.session_id}*tail:0")]
 
 
 async def test_a_turn_of_an_earlier_epoch_ends_in_no_later_tail(talk):
