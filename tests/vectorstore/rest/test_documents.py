@@ -6,7 +6,7 @@ from django.contrib.postgres.search import SearchQuery
 from django.db import connection
 
 from kernel import database
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore.manager import VectorStoreManager
 from vectorstore.models import ChunkLookup, Document, DocumentState
 

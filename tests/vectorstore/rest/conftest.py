@@ -53,6 +53,11 @@ class Place:
         return str(made.document_id)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def emptied() -> None:
+    """Not here, in the place of the fixture above: servers are running, and each test has people of its own."""
+
+
 @pytest.fixture
 async def place(servers: tuple[Server, Server], person: Person) -> Place:
     def furnish() -> Place:

@@ -8,7 +8,7 @@ from kernel import database
 from llm.embeddings.embedder import embedder
 from tests.support import stage
 from tests.support.server import free_port
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore import reembedding
 from vectorstore.models import SetState, VectorSet
 

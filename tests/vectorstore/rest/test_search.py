@@ -1,6 +1,6 @@
 """Search over REST."""
 
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 
 
 async def test_a_hit_says_where_it_stands(place: Place) -> None:

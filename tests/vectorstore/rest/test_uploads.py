@@ -12,7 +12,7 @@ from kernel import database
 from kernel.conf import config
 from tests.conftest import Person
 from tests.support.server import Server
-from tests.vectorstore_rest.conftest import TEXT, Place
+from tests.vectorstore.rest.conftest import TEXT, Place
 from vectorstore.models import Document, IngestJob
 
 HERE = "/collections/default/documents"

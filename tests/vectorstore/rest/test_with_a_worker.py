@@ -7,8 +7,8 @@ import pytest
 from kernel import database
 from tests.support.stage import eventually
 from tests.support.worker import Worker
-from tests.vectorstore_rest.conftest import TEXT, Place
-from tests.vectorstore_rest.test_watching import events, stream
+from tests.vectorstore.rest.conftest import TEXT, Place
+from tests.vectorstore.rest.test_watching import events, stream
 from vectorstore.models import VectorSet
 
 

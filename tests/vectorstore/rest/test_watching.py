@@ -15,7 +15,7 @@ from django.test import RequestFactory
 from kernel import database
 from tests.support.server import Server
 from tests.support.stage import eventually, within
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore import collections, watching
 from vectorstore.models import CollectionMember, Document
 from vectorstore.rest import watching as rest

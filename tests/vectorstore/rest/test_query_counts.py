@@ -11,7 +11,7 @@ from django.db.backends.signals import connection_created
 from django.test import AsyncClient
 
 from kernel import database
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore.manager import VectorStoreManager
 from vectorstore.models import (
     Chunk,

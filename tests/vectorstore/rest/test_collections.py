@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from kernel import database
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore.models import Chunk, Collection, Document
 
 

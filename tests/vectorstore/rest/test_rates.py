@@ -11,7 +11,7 @@ from tests.conftest import side_by_side
 from tests.support import stage
 from tests.support.server import Server, free_port
 from tests.support.stage import eventually
-from tests.vectorstore_rest.conftest import Place
+from tests.vectorstore.rest.conftest import Place
 from vectorstore.models import Document
 
 HERE = "/collections/default/documents"
