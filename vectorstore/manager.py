@@ -23,6 +23,7 @@ from vectorstore.claims import Submitted
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.searching import Plan
 from vectorstore.values import (
+    LONGEST_COLLECTION,
     LONGEST_SOURCE,
     CollectionInfo,
     CollectionStats,
@@ -112,7 +113,7 @@ class VectorStoreManager:
         request = searching.checked(query, **options)
         which = searching.narrowing(request)
         # Looked up first: a workspace without documents should not pay a remote provider for each question.
-        named = request.collection or _named(None)
+        named = request.collection if isinstance(request.collection, UUID) else _named(request.collection)
         found = await self._scope.run(searching.collection, named)
         if found is None and must_exist:
             raise NotFound("There is no such collection.")
@@ -244,7 +245,11 @@ class VectorStoreManager:
 
 
 def _named(collection: str | None) -> str:
-    return collection or settings().vector_store.default_collection
+    """Raises Invalid for what no collection can be called."""
+    name = storable(collection or "") or settings().vector_store.default_collection
+    if not name.strip() or len(name) > LONGEST_COLLECTION:
+        raise Invalid(f"A collection's name has 1 to {LONGEST_COLLECTION} characters.")
+    return name
 
 
 def _check_source(source: str) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 #: Characters of what names a document in its collection.
 LONGEST_SOURCE = 1000
 LONGEST_TITLE = 500
+LONGEST_COLLECTION = 200
 
 
 @dataclass(frozen=True, kw_only=True)

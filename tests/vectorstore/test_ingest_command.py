@@ -113,3 +113,41 @@ def test_a_collection_of_another_model_is_refused_with_the_fix(user, settings):
     with pytest.raises(CommandError, match="holds vectors of fake"):
         ingest("docs")
     assert ingest("docs", collection="new") == ("2 added", "")
+
+
+def test_links_that_lead_in_a_circle_are_failures_beside_the_others(user, here):
+    (here / "docs" / "one.txt").symlink_to("two.txt")
+    (here / "docs" / "two.txt").symlink_to("one.txt")
+    with pytest.raises(CommandError, match="2 of 4 files"):
+        ingest("docs")
+    assert sources() == ["docs/a.md", "docs/deep/b.txt"]
+
+
+def test_an_empty_file_in_a_folder_is_skipped_and_a_named_one_is_a_failure(user, here):
+    (here / "docs" / "__init__.py").write_text("\n")
+    assert ingest("docs") == ("2 added, 1 skipped", "skipped: docs/__init__.py is empty.")
+    with pytest.raises(CommandError, match="1 of 1 files"):
+        ingest("docs/__init__.py")
+    assert sources() == ["docs/a.md", "docs/deep/b.txt"]
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_argument_is_not_the_current_folder(user, path):
+    with pytest.raises(CommandError, match="empty name"):
+        ingest(path)
+    assert sources() == []
+
+
+@pytest.mark.parametrize("name", ["x" * 201, " "])
+def test_a_collection_without_a_proper_name_is_not_made(user, name):
+    with pytest.raises(CommandError, match="1 to 200 characters"):
+        ingest("docs", collection=name)
+    assert sources() == []
+
+
+def test_a_files_name_cannot_command_the_terminal(user, here):
+    (here / "docs" / "\x1b[31mcopy.txt").write_text("about b")
+    ingest("docs/deep")
+    _, told = ingest("docs/\x1b[31mcopy.txt")
+    assert "same content as" in told
+    assert "\x1b" not in told

@@ -21,7 +21,7 @@ from kernel.errors import ChainError
 from kernel.text import storable
 from llm.tasks import run_async
 from vectorstore import files, ingestion
-from vectorstore.errors import NotText, UnsupportedType
+from vectorstore.errors import NoText, NotText, UnsupportedType
 from vectorstore.manager import VectorStoreManager
 from vectorstore.parsing import documents as parsing
 
@@ -50,7 +50,7 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         found = [each for path in options["paths"] for each in _expanded(path)]
         # A file may be reached twice, by its folder and by its name.
-        unique = {each.path.resolve(): each for each in sorted(found, key=lambda each: each.named)}
+        unique = {os.path.realpath(each.path): each for each in sorted(found, key=lambda each: each.named)}
         try:
             outcomes = run_async(self._ingest, list(unique.values()), options)
         except ChainError as error:
@@ -75,7 +75,7 @@ class Command(BaseCommand):
                     outcome, reason = await _one(manager, each, options)
                 outcomes[outcome] += 1
                 if reason:
-                    self.stderr.write(f"{outcome}: {reason}")
+                    self.stderr.write(f"{outcome}: {_plain(reason)}")
                 progress.advance(task)
 
             async with asyncio.TaskGroup() as group:
@@ -92,12 +92,14 @@ async def _one(manager: VectorStoreManager, found: Found, options: dict[str, Any
             files.read_bytes, found.path, source=source, max_bytes=settings().vector_store.max_document_bytes
         )
         # Asked before it is taken in: what is no document leaves no trace.
+        if not data.strip():
+            raise NoText(f"{parsing.shown(source)} is empty.")
         parsing.sniff(data, name=source)
         made = await manager.submit(
             collection=options["collection"], source=source, content=data, name=source, tell=options["queue"]
         )
-    except (NotText, UnsupportedType) as error:
-        # Folders hold pictures too; only a file that was asked for by name must be a text.
+    except (NoText, NotText, UnsupportedType) as error:
+        # Folders hold pictures and empty files too; only a file that was asked for by name must be a text.
         return ("failed" if found.named else "skipped"), error.message
     except ChainError as error:
         return "failed", error.message if source in error.message else f"{source}: {error.message}"
@@ -115,6 +117,9 @@ async def _one(manager: VectorStoreManager, found: Found, options: dict[str, Any
 def _expanded(pattern: str) -> Iterator[Found]:
     """The files that an argument stands for. Raises CommandError if it stands for none."""
     path = Path(pattern).expanduser()
+    if not pattern.strip():
+        # A shell's variable that isn't set; as a path it would be all that is here.
+        raise CommandError("There is no file or folder of an empty name; `.` is the current folder.")
     if path.is_dir():
         yield from _below(path)
     elif os.path.lexists(path):
@@ -139,6 +144,11 @@ def _source(path: Path) -> str:
     whole = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links and lose the name that people know
     here = Path.cwd()
     return storable(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would obey: names of files may hold anything."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _summary(outcomes: Counter[str]) -> str:
