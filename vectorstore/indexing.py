@@ -11,12 +11,12 @@ statement that PostgreSQL carries on with: its connection keeps the lock, and wh
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 import psycopg
@@ -27,18 +27,16 @@ from psycopg import errors, sql
 
 from kernel import database, jobs
 from kernel.conf import config
-from kernel.errors import DatabaseUnavailable
+from vectorstore.leases import LeaseLost, while_renewing
 from vectorstore.models import ChunkVector, IndexState, SetState, VectorSet
+from vectorstore.rows import BESIDE
 from vectorstore.values import SetInfo
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 #: `busy`: another index is being built. `taken`: this one is, by somebody else, or the set is gone.
 Outcome = Literal["ready", "failed", "busy", "taken"]
 
-#: The only backend whose vectors are rows.
-_BACKEND = "pgvector"
 _PREFIX = "vectorstore_hnsw_"
 #: Recall is 0.99 and more with the searches' depth (vectorstore.index_scan); with less care in building, whole clusters
 #: are lost that lie far from the others.
@@ -57,10 +55,6 @@ _LOCK_WAIT = "2min"
 _SWEPT = 100
 #: Seconds that `ensure` waits for others' builds, and between its looks.
 _PATIENCE, _LOOK = 240.0, 1.0
-
-
-class LeaseLost(Exception):
-    """The work is nobody's any more, or somebody else's."""
 
 
 class _Failure(Exception):
@@ -87,11 +81,7 @@ class _Index:
 
 async def grown(vectors: SetInfo) -> None:
     """Tell a worker of a set that may have become large; for after each document. What it misses a sweep finds."""
-    if (
-        vectors.backend == _BACKEND
-        and vectors.index == IndexState.NONE
-        and await database.run(_became_large, vectors.id)
-    ):
+    if vectors.backend == BESIDE and vectors.index == IndexState.NONE and await database.run(_became_large, vectors.id):
         await asyncio.to_thread(jobs.tell, "vectorstore.tasks.build_index", str(vectors.id))
 
 
@@ -137,7 +127,7 @@ async def ensure(set_id: UUID) -> bool:
 
 def overdue() -> list[UUID]:
     """Large sets without an index that nobody builds (database work): workers are to be told of them, and now are."""
-    sets = VectorSet.objects.filter(backend=_BACKEND, state=SetState.ACTIVE).exclude(index=IndexState.READY)
+    sets = VectorSet.objects.filter(backend=BESIDE, state=SetState.ACTIVE).exclude(index=IndexState.READY)
     due = sets.filter(Q(index_due_at=None) | Q(index_due_at__lte=Now()))
     found = list(due.order_by(F("index_due_at").asc(nulls_first=True)).values_list("id", "index")[:_SWEPT])
     large = [set_id for set_id, _ in found if _has(set_id, config().vector_store.index_rows)]
@@ -167,37 +157,6 @@ def drop_unneeded() -> int:
     return dropped
 
 
-async def while_renewing(work: Awaitable[T], renew: Callable[[], Awaitable[bool]], *, every: timedelta) -> T:
-    """The result of `work`, with a lease renewed beside it; once `renew` says that it is lost, the work is cancelled.
-
-    A database that is away for a while doesn't end the work. Raises what `work` raises, and LeaseLost.
-    """
-    held = True
-
-    async def renewed() -> None:
-        nonlocal held
-        while held:
-            await asyncio.sleep(every.total_seconds())
-            try:
-                held = await renew()
-            except DatabaseUnavailable:
-                continue
-        working.cancel()
-
-    working = asyncio.ensure_future(work)
-    renewing = asyncio.ensure_future(renewed())
-    try:
-        return await working
-    except asyncio.CancelledError:
-        if held:
-            raise
-        raise LeaseLost from None
-    finally:
-        for each in (working, renewing):
-            each.cancel()
-        await asyncio.gather(working, renewing, return_exceptions=True)
-
-
 def _kind(dimension: int) -> str:
     """What the index is over. Raises _Failure: pgvector has none for vectors so long."""
     for kind in (config().vector_store.index_type, "halfvec"):
@@ -222,13 +181,13 @@ def _became_large(set_id: UUID) -> bool:
 
 
 def _is_wanted(set_id: UUID) -> bool:
-    found = VectorSet.objects.filter(id=set_id, backend=_BACKEND).exclude(index=IndexState.READY)
+    found = VectorSet.objects.filter(id=set_id, backend=BESIDE).exclude(index=IndexState.READY)
     return found.exists() and _has(set_id, config().vector_store.index_rows)
 
 
 def _claim(set_id: UUID, token: str) -> VectorSet | None:
     """The set, from now on ours unless its index is ready; None: it is somebody's, or gone."""
-    sets = VectorSet.objects.filter(id=set_id, backend=_BACKEND).exclude(state=SetState.RETIRED)
+    sets = VectorSet.objects.filter(id=set_id, backend=BESIDE).exclude(state=SetState.RETIRED)
     free = sets.exclude(index=IndexState.READY).filter(Q(index_owner="") | Q(index_due_at__lte=Now()))
     free.update(index=IndexState.BUILDING, index_owner=token, index_due_at=Now() + _LEASE)
     return sets.filter(Q(index_owner=token) | Q(index=IndexState.READY)).first()

@@ -26,7 +26,7 @@ from llm.embeddings.embedder import Embedder, embedder_of
 from vectorstore import cached_embeddings, drafting, indexing
 from vectorstore.backends import backend
 from vectorstore.errors import EmbeddingMismatch
-from vectorstore.indexing import LeaseLost
+from vectorstore.leases import LeaseLost, while_renewing
 from vectorstore.models import ChunkVector, Collection, Garbage, IndexState, SetState, VectorSet
 from vectorstore.rows import BESIDE, set_info
 from vectorstore.scope import Scope
@@ -188,7 +188,7 @@ async def _indexed(ours: _Work) -> bool:
     async def renew() -> bool:
         return await ours.scope.run(_renew, ours)
 
-    return await indexing.while_renewing(indexing.ensure(ours.vectors.id), renew, every=_LEASE / 4)
+    return await while_renewing(indexing.ensure(ours.vectors.id), renew, every=_LEASE / 4)
 
 
 async def _add(ours: _Work, rows: Sequence[dict[str, Any]], embedder: Embedder) -> bool:
