@@ -1,6 +1,8 @@
-"""Kernel's Django app: it only brings the settings check."""
+"""Kernel's Django app: the settings check, and what migrations need."""
 
 from django.apps import AppConfig
+
+from kernel import migrating
 
 
 class KernelConfig(AppConfig):
@@ -9,3 +11,5 @@ class KernelConfig(AppConfig):
 
     def ready(self) -> None:
         from kernel import checks  # noqa: F401, PLC0415  registers itself; needs the app registry
+
+        migrating.watch()
