@@ -19,7 +19,8 @@ from vectorstore.rest.places import in_place
 from vectorstore.watching import Watch, Watcher, seen
 
 router = Router(tags=["documents"])
-#: Seconds of silence after which a stream says that it lives, and looks whether its reader may still see the document.
+#: Seconds of silence after which a stream says that it lives. As often it looks whether its reader may still see the
+#: document, also while there is much to tell.
 HEARTBEAT = 15.0
 #: Seconds that a stream lasts; a browser's EventSource opens the next one by itself.
 _LONGEST = 300.0
@@ -50,7 +51,8 @@ async def watch_document(
 
 
 async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) -> AsyncGenerator[bytes, None]:
-    ends, watcher = monotonic() + _LONGEST, Watcher.current()
+    begins, watcher = monotonic(), Watcher.current()
+    ends, looks = begins + _LONGEST, begins + HEARTBEAT
     try:
         # Not before its first piece is asked for: a stream that nobody reads is never closed.
         watcher.enter(watch)
@@ -66,6 +68,8 @@ async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) ->
                 return
             if not await watch.more(HEARTBEAT):
                 yield b": still here\n\n"
+            if monotonic() >= looks:
+                looks = monotonic() + HEARTBEAT
                 if not await _may_see(request, workspace, watch.document_id):
                     yield b"event: gone\ndata: {}\n\n"
                     return

@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from django.db.models import F
 from django.test import RequestFactory
 
+from accounts.models import Membership
 from kernel import database
 from tests.support.server import Server
 from tests.support.stage import eventually, within
@@ -227,6 +229,19 @@ class TestWithinTheProcess:
 
         await database.run(restrict)
         await self.until(watch, b"event: gone")
+
+    async def test_nor_while_there_is_much_to_tell(self, watch: Any, place: Place, monkeypatch: Any) -> None:
+        monkeypatch.setattr(rest, "HEARTBEAT", 2.0)
+
+        async def embed() -> None:
+            while True:
+                await database.run(Document.objects.filter(source="queued.md").update, done=F("done") + 1)
+
+        embedding = asyncio.create_task(embed())
+        await self.until(watch, b"event: state")
+        await database.run(Membership.objects.filter(user=place.people["member"].user).delete)
+        await self.until(watch, b"event: gone")
+        embedding.cancel()
 
     async def test_a_database_that_is_away_for_a_moment_ends_no_stream(self, watch: Any, monkeypatch: Any) -> None:
         real, failed = watching._states, []
