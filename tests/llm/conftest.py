@@ -32,10 +32,10 @@ def _models_are_well() -> None:
     health.forget()
 
 
-@pytest.fixture
-def provider(provider: ScriptedProvider) -> Iterator[ScriptedProvider]:
-    """The session's one, without the scripts of the test before."""
-    yield provider
+@pytest.fixture(autouse=True)
+def _scripts_are_forgotten(provider: ScriptedProvider) -> Iterator[None]:
+    """Each test begins without those of the one before."""
+    yield
     provider.forget()
 
 
