@@ -12,6 +12,8 @@ class VectorstoreConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from vectorstore import signals  # noqa: F401, PLC0415  connects its receivers; needs the app registry
+
         checks.register(row_security, checks.Tags.database)
         embedding_providers.add("fake", "llm.embeddings.fake:create")
         embedding_providers.add("openai", "llm.embeddings.openai:create", extra="openai")

@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+from accounts.models import Membership, Role
 from kernel import database
 from tests.vectorstore.rest.conftest import Place
 from vectorstore.models import Chunk, Collection, Document
@@ -93,6 +94,27 @@ async def test_only_people_of_the_workspace_become_members(place: Place) -> None
         assert response.status_code == 404
     member = place.people["member"].user.pk
     assert place.ask("viewer", "PUT", f"/collections/{made}/members/{member}", json={}).status_code == 404
+
+
+async def test_who_comes_back_into_the_workspace_is_not_back_in_its_restricted_collections(place: Place) -> None:
+    made, other = (place.collection(name, access="restricted") for name in ("secret", "theirs"))
+    member, viewer = (place.people[who].user for who in ("member", "viewer"))
+    for user in (member, viewer):
+        place.ask("owner", "PUT", f"/collections/{made}/members/{user.pk}", json={"can_write": True})
+
+    def leave_and_return() -> None:
+        memberships = Membership.objects.filter(workspace=place.workspace, user=member)
+        memberships.delete()
+        Membership.objects.create(workspace_id=place.workspace, user=member, role=Role.MEMBER)
+
+    await database.run(leave_and_return)
+    assert place.ask("member", "GET", f"/collections/{made}").status_code == 404
+    assert place.ask("viewer", "GET", f"/collections/{made}").status_code == 200
+    assert {each["user"] for each in place.get(f"/collections/{made}/members")["members"]} == {
+        viewer.pk,
+        place.people["owner"].user.pk,
+    }
+    assert place.get(f"/collections/{other}/members")["members"] != []
 
 
 async def test_a_collection_takes_its_documents_with_it_in_parts(place: Place) -> None:
