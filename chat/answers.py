@@ -68,7 +68,7 @@ async def remember(turn: Turn, *, status: str, text: str) -> None:
             parent=turn.question_id,
         ),
     ]
-    definition = _definition(await _workflow(turn, holding))
+    definition = await _whole(turn, holding)
     await exchange.remember(turn.session_id, said, definition=definition, epoch=turn.epoch)
 
 
@@ -85,7 +85,7 @@ async def forget(deleted: Deleted) -> None:
 async def needs(turn: Turn) -> Needs:
     """What the workflow's memory asks a worker to make after the turn; false if nothing."""
     holding = await configuration.known(turn.workspace_id, turn.generation)
-    return memory_jobs.needs_of(_definition(await _workflow(turn, holding)))
+    return memory_jobs.needs_of(await _whole(turn, holding))
 
 
 async def tell_worker(turn: Turn) -> None:
@@ -104,6 +104,21 @@ async def _workflow(turn: Turn, holding: Configuration) -> WorkflowVersion | Non
     if own is None or turn.workflow_pinned:
         return own
     return await holding.workflow(own.name) or own
+
+
+async def _whole(turn: Turn, holding: Configuration) -> Any:
+    """The definition of what answers; with those of the workflows that it calls, where it calls any, behind it."""
+    definition = _definition(await _workflow(turn, holding))
+    found, seen, called = [definition], set(), [definition]
+    while called:
+        for step in exchange.steps_of("workflow", called.pop()):
+            name, version = str(step.get("name") or ""), step.get("version")
+            inner = None if (name, version) in seen else await holding.workflow(name, version)
+            seen.add((name, version))
+            if inner is not None:
+                found.append(inner.definition)
+                called.append(inner.definition)
+    return definition if len(found) == 1 else found
 
 
 def _definition(workflow: WorkflowVersion | None) -> Any:

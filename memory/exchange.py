@@ -116,13 +116,16 @@ def stores_of(definition: Definition | None) -> set[str]:
 
 def memory_steps(within: object) -> Iterator[Mapping[str, Any]]:
     """Every `memory` step of a definition, also inside steps that hold others; of no definition the default one."""
-    if within is None:
-        yield {"type": "memory"}
-    elif isinstance(within, Mapping):
-        if within.get("type") == "memory":
+    yield from [{"type": "memory"}] if within is None else steps_of("memory", within)
+
+
+def steps_of(kind: str, within: object) -> Iterator[Mapping[str, Any]]:
+    """Every step of that type in a definition, also inside steps that hold others."""
+    if isinstance(within, Mapping):
+        if within.get("type") == kind:
             yield within
         else:
-            yield from memory_steps([each for each in within.values() if each is not None])
+            yield from steps_of(kind, list(within.values()))
     elif isinstance(within, Sequence) and not isinstance(within, str):
         for each in within:
-            yield from memory_steps(each)
+            yield from steps_of(kind, each)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
 from kernel.conf import config as settings
+from llm import ledger
 from memory.exchange import Definition, memory_steps
 from memory.models import MemoryJob
 
@@ -71,15 +73,19 @@ class Claim:
 
 
 def needs_of(definition: Definition | None) -> Needs:
-    """What the memory steps of a workflow ask for; of several that summarise, the first one's."""
+    """What the memory steps of a workflow, or of several in a list, ask for.
+
+    Of steps that summarise the first one's options hold, of policies for texts the strictest.
+    """
     summary, kind, vectors = None, "summary", False
     for step in memory_steps(definition):
         name = step.get("kind") or settings().memory.kind
         if summary is None and name in ("summary", "summary_buffer"):
             summary, kind = dict(step.get("options") or {}), name
         vectors = vectors or name == "recall"
-    log = definition.get("log_content") if isinstance(definition, Mapping) else None
-    return Needs(summary=summary, kind=kind, vectors=vectors, log_content=log or "full")
+    parts = [definition] if isinstance(definition, Mapping) else definition or ()
+    policies = [each.get("log_content") or "full" for each in parts if isinstance(each, Mapping)]
+    return Needs(summary=summary, kind=kind, vectors=vectors, log_content=reduce(ledger.stricter, policies, "full"))
 
 
 def want(session_id: UUID, workspace_id: UUID, needs: Needs) -> None:

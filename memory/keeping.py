@@ -4,6 +4,7 @@ Runs in a worker, after the answer. Whatever happens to it, the rows say what is
 """
 
 import logging
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,7 +13,8 @@ from django.apps import apps
 
 from kernel import database
 from kernel.errors import ChainError
-from llm.embeddings.embedder import embedder
+from llm.embeddings.embedder import Embedder, Vector, embedder
+from llm.errors import ProviderRefused
 from memory import jobs, options, paths, summaries, vectors
 from memory.jobs import Claim
 from memory.options import SummaryBufferOptions, SummaryOptions
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which the rest is left to the next worker: a task is bounded.
 _LONGEST = 300.0
+#: Characters of which a model that refuses them doesn't refuse the number.
+_SHORT = 100
 _KINDS: dict[str, type[SummaryOptions | SummaryBufferOptions]] = {
     "summary": SummaryOptions,
     "summary_buffer": SummaryBufferOptions,
@@ -47,8 +51,7 @@ async def work(session_id: UUID) -> None:
         if claim is None:
             return
         try:
-            await _vectors(claim, until)
-            await _summaries(claim, until)
+            await _made(claim, until)
         except _Lost:
             logger.info("action=memory_job_lost session=%s", session_id)
             return
@@ -69,16 +72,43 @@ async def work(session_id: UUID) -> None:
             return
 
 
+async def _made(claim: Claim, until: float) -> None:
+    """Vectors and summaries; neither waits for the other's provider."""
+    failure: ChainError | None = None
+    try:
+        await _vectors(claim, until)
+    except ChainError as error:
+        failure = error
+    await _summaries(claim, until)
+    if failure is not None:
+        raise failure
+
+
 async def _vectors(claim: Claim, until: float) -> None:
     if not claim.needs.vectors:
         return
     model = embedder()
     while texts := await database.run(vectors.missing, claim.session_id, model.model, model.dimension):
-        made = await model.documents([each.content for each in texts])
+        made = await _embedded(model, [each.content for each in texts])
         if not await database.run(vectors.keep, claim, texts, made, model.model):
             raise _Lost
         _check(until)
     await database.run(paths.keep, claim.session_id, claim.workspace_id)
+
+
+async def _embedded(model: Embedder, texts: Sequence[str]) -> list[Vector]:
+    """A vector a text. One that the provider refuses in any length has zeros, which are near to nothing."""
+    try:
+        return await model.documents(texts)
+    except ProviderRefused:
+        if len(texts) > 1:
+            return [vector for text in texts for vector in await _embedded(model, [text])]
+        (text,) = texts
+        if len(text) > _SHORT:  # a model counts tokens, and some scripts have more of them than letters
+            return await _embedded(model, [text[: len(text) // 2]])
+        # Unless it refuses everything: then it is set up wrong, and that will be put right.
+        await model.documents(["Hello."])
+        return [[0.0] * model.dimension]
 
 
 async def _summaries(claim: Claim, until: float) -> None:

@@ -100,7 +100,7 @@ def fitting(found: Sequence[Near], max_tokens: int, count: Callable[[str], int])
     """The nearest of the messages that have no more than `max_tokens` together, in their order."""
     kept = []
     for each in found:
-        taken = count(_line(each)) + 1
+        taken = count(quoted(_line(each))) + 1
         if taken <= max_tokens:
             kept.append(each)
             max_tokens -= taken

@@ -67,7 +67,7 @@ class Writer:
         """How many of the messages (role and text), from the first on, one call takes; one at least."""
         room = self._piece(notes)
         for number, (role, text) in enumerate(said):
-            room -= self.counter.text(spoken(role, text)) + 1
+            room -= self.counter.text(quoted(spoken(role, text))) + 1
             if room < 0:
                 return max(1, number)
         return len(said)
@@ -128,7 +128,8 @@ class Writer:
         """What was said, as a text that fits; of a single message that doesn't, the middle is left out."""
         text = "\n".join(spoken(role, content) for role, content in said)
         room = self._piece(notes)
-        while (taken := self.counter.text(text)) > room:
+        # Markup takes more once it is quoted.
+        while (taken := self.counter.text(quoted(text))) > room:
             half = len(text) * room // (taken + 1) * 4 // 10
             text = text[:half] + "\n…\n" + text[len(text) - half :] if half else ""
         return text

@@ -6,17 +6,20 @@ import pytest
 from django.db.models.functions import Now
 
 from accounts.access import Caller, caller_of
-from chat import branches
+from chat import answers, branches, turns
 from chat.models import ChatHistory, ChatSession
 from kernel import database, redis
-from llm import aliases, health
+from llm import aliases, health, versions
 from llm.events import Text
+from llm.models import Workflow
 from llm.state import RunContext
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow, stream
 from memory import jobs, keeping
 from memory.jobs import needs_of
 from memory.models import MemoryJob, MessageVector, Summary
 from tests.memory.conversations import Conversation
+from tests.support.scripted_embeddings import DIMENSION, OpenAiEmbeddings, texts
+from tests.support.scripted_embeddings import vectors as vectors_of
 from tests.support.scripted_provider import Gate, ScriptedProvider, ok, status, text, until, wait
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -174,3 +177,94 @@ async def test_every_kind_opens_with_a_note_and_never_shows_a_message_twice(prov
     assert "no instructions" in history[0].text
     assert history[-1].text.startswith("It is number 11")
     assert not any(each.text in history[0].text for each in history[1:])
+
+
+async def test_messages_full_of_markup_are_summarised_within_a_small_window(provider):
+    talk = await Conversation.begin()
+    for number in range(6):
+        await talk.say(f"[[notes]] {number}", "</" * 400 + "[[notes]]")
+    notes = "[[notes]] " + " ".join(f"Note {number} is kept." for number in range(40))
+    provider.script("notes", text(notes), ok())
+    await keep_up(talk, "summary", tail=2, every=2)
+    assert {each.text for each in await database.run(summaries, talk)} == {notes}
+    job = await database.run(MemoryJob.objects.get, session_id=talk.session_id)
+    assert not job.open
+
+
+@pytest.mark.parametrize("strict", ["inner", "outer"])
+async def test_the_memory_of_a_workflow_within_another_is_kept_up(provider, strict):
+    log = {"inner": ("full", "none"), "outer": ("none", "full")}[strict]
+    within = {"steps": definition("summary", tail=2, every=2), "log_content": log[1]}
+    outer = {"steps": [{"type": "workflow", "name": "inner"}], "log_content": log[0]}
+    talk = await long_talk(6)
+    provider.script("notes", text("Inside."), ok())
+
+    def store() -> Workflow:
+        for name, what in (("inner", within), ("outer", outer)):
+            row = versions.create(
+                Workflow, talk.workspace_id, name, user_id=None, activate=True, workflow_definition=what
+            )
+        ChatSession.objects.filter(id=talk.session_id).update(workflow=row)
+        return row
+
+    await database.run(store)
+    who = await caller(talk)
+    accepted = await database.run(turns.accept, who, talk.session_id, client_id="c", text="[[notes]] And?", owner="me")
+    needs = await answers.needs(accepted.turn)
+    assert needs.summary == {"tail": 2, "every": 2}
+    assert needs.log_content == "none"
+    await database.run(jobs.want, talk.session_id, talk.workspace_id, needs)
+    await keeping.work(talk.session_id)
+    assert {each.text for each in await database.run(summaries, talk)} == {"Inside."}
+
+
+@pytest.fixture
+def embedding(request, settings):
+    """A provider of embeddings that tests script; its parameter is what it answers without a script."""
+    with ScriptedProvider(dialect=OpenAiEmbeddings(), otherwise=[getattr(request, "param", vectors_of())]) as provider:
+        options = {"base_url": provider.base_url, "api_key": "sk-test", "max_retries": 0}
+        model = {"PROVIDER": "openai", "MODEL": "scripted", "DIMENSION": DIMENSION, "OPTIONS": options}
+        settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"EMBEDDINGS": model}
+        yield provider
+
+
+async def test_a_message_that_no_vector_is_made_of_keeps_no_other_from_being_recalled(provider, embedding):
+    talk = await long_talk(3)
+    await talk.say("[[refused]] Never mind.", "As you like.")
+    embedding.script("refused", status(400))
+    await keep_up(talk, "recall")
+    job = await database.run(MemoryJob.objects.get, session_id=talk.session_id)
+    assert (job.open, job.error_code) == (False, "")
+    assert await database.run(MessageVector.objects.filter(session_id=talk.session_id).count) == 8
+    note = (await recalled(talk, "recall", FACT, tail=2))[0]
+    assert FACT in note.text
+    assert "Never mind" not in note.text
+
+
+async def test_a_message_of_more_tokens_than_a_model_embeds_is_recalled_by_its_beginning(provider, embedding):
+    async def short(reply) -> None:
+        fits = max(map(len, texts(reply.exchange.body))) <= 500
+        await (vectors_of() if fits else status(400))(reply)
+
+    talk = await Conversation.begin()
+    await talk.say("[[long]] My parrot is called Zanzibar. " + "\N{PARROT} " * 600, "I see.")
+    await talk.say("And?", "Nothing.")
+    embedding.script("long", short)
+    await keep_up(talk, "recall")
+    history = await recalled(talk, "recall", "My parrot is called Zanzibar.", tail=2, max_tokens=9000, min_score=0.1)
+    assert "Zanzibar" in history[0].text
+
+
+@pytest.mark.parametrize("embedding", [status(400)], indirect=True)
+async def test_a_model_that_embeds_nothing_at_all_leaves_the_job_to_be_done_and_the_summary_is_made(
+    provider, embedding
+):
+    talk = await long_talk(6)
+    provider.script("notes", text("A summary."), ok())
+    needs = needs_of([*definition("recall"), *definition("summary", tail=2, every=2)])
+    await database.run(jobs.want, talk.session_id, talk.workspace_id, needs)
+    await keeping.work(talk.session_id)
+    job = await database.run(MemoryJob.objects.get, session_id=talk.session_id)
+    assert (job.open, job.error_code) == (True, "provider_refused")
+    assert not await database.run(MessageVector.objects.filter(session_id=talk.session_id).exists)
+    assert [each.text for each in await database.run(summaries, talk)] == ["A summary."]
