@@ -42,11 +42,14 @@ class Depth:
     scarce: int
 
 
-def depth(vectors: SetInfo, limit: int) -> Depth:
-    """The policy. With more passages than `few`, going on in the index takes less time than comparing them all, and
-    finds nearly all: the first grows with their number, the second falls with it.
+def depth(vectors: SetInfo, limit: int, *, sure: int | None = None) -> Depth:
+    """The policy for `limit` candidates, of which the first `sure` (None: all) are hardly ever missed.
+
+    With more passages than `few`, going on in the index takes less time than comparing them all, and finds nearly all:
+    the first grows with their number, the second falls with it.
     """
-    ef, wanted = min(max(_LEAST_EF, 4 * limit), _MOST_EF), limit + max(5, limit // 2)
+    wanted = limit + max(5, limit // 2)
+    ef = min(max(_LEAST_EF, wanted, 4 * (limit if sure is None else sure)), _MOST_EF)
     few = max(2_000, 4 * isqrt(wanted * vectors.index_rows))
     return Depth(
         ef=ef,
@@ -61,12 +64,12 @@ def is_ready(vectors: SetInfo) -> bool:
     return vectors.index == IndexState.READY
 
 
-def settings(vectors: SetInfo, limit: int) -> dict[str, str]:
+def settings(vectors: SetInfo, limit: int, *, sure: int | None = None) -> dict[str, str]:
     """How PostgreSQL is to scan; none for a set without an index."""
     if not is_ready(vectors):
         return {}
     return {
-        "hnsw.ef_search": str(depth(vectors, limit).ef),
+        "hnsw.ef_search": str(depth(vectors, limit, sure=sure).ef),
         # Goes on where what was found is deleted or left out. The order is made good by the whole vectors.
         "hnsw.iterative_scan": "relaxed_order",
         "hnsw.max_scan_tuples": str(_MOST_SCANNED),

@@ -4,7 +4,7 @@ Lock order: the document's row, its job, its chunks. Deleting takes what was mad
 vectors and kept answers are gone with the commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -60,6 +60,13 @@ def collection(scope: Scope, name: str, *, create: tuple[str, Space] | None = No
     return None if row is None else info(row)
 
 
+def look_up(scope: Scope, **named: Any) -> CollectionInfo | None:
+    """The one collection with these values, if the reader may read it (one query)."""
+    wanted = {f"collection__{name}": value for name, value in named.items()}
+    sets = list(scope.vector_sets.filter(**wanted).exclude(state=SetState.RETIRED).select_related("collection"))
+    return _info(sets[0].collection, {each.state: set_info(each) for each in sets}) if sets else None
+
+
 def info(row: Any) -> CollectionInfo:
     """A collection's row as a value, with its sets (one query)."""
     return infos([row])[0]
@@ -70,17 +77,18 @@ def infos(found: Sequence[Any]) -> list[CollectionInfo]:
     sets: dict[UUID, dict[str, SetInfo]] = {row.id: {} for row in found}
     for each in VectorSet.objects.filter(collection_id__in=sets).exclude(state=SetState.RETIRED):
         sets[each.collection_id][each.state] = set_info(each)
-    return [
-        CollectionInfo(
-            id=row.id,
-            workspace_id=row.workspace_id,
-            name=row.name,
-            language=row.language,
-            active=sets[row.id][SetState.ACTIVE],
-            building=sets[row.id].get(SetState.BUILDING),
-        )
-        for row in found
-    ]
+    return [_info(row, sets[row.id]) for row in found]
+
+
+def _info(row: Any, sets: Mapping[str, SetInfo]) -> CollectionInfo:
+    return CollectionInfo(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        name=row.name,
+        language=row.language,
+        active=sets[SetState.ACTIVE],
+        building=sets.get(SetState.BUILDING),
+    )
 
 
 def set_info(row: VectorSet) -> SetInfo:

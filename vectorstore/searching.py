@@ -72,8 +72,7 @@ def pool(request: SearchRequest) -> int:
 
 def collection(scope: Scope, named: str | UUID) -> CollectionInfo | None:
     """The collection of that name or id, if the reader may read it."""
-    found = scope.collections.filter(**({"id": named} if isinstance(named, UUID) else {"name": named})).first()
-    return None if found is None else rows.info(found)
+    return rows.look_up(scope, **({"id": named} if isinstance(named, UUID) else {"name": named}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,11 @@ def nearest(found: CollectionInfo, request: SearchRequest, which: Narrowing, vec
 
 def settings(plan: Plan) -> dict[str, str]:
     """Settings of PostgreSQL that `find` is to run with: Scope.tuned."""
-    return {} if plan.vector is None else index_scan.settings(plan.collection.active, depth(plan.request))
+    return (
+        {}
+        if plan.vector is None
+        else index_scan.settings(plan.collection.active, depth(plan.request), sure=_sure(plan.request))
+    )
 
 
 def given(request: SearchRequest, which: Narrowing, scored: Sequence[Scored]) -> Sql:
@@ -205,6 +208,11 @@ def statement(scope: Scope, plan: Plan) -> Sql:
 def depth(request: SearchRequest) -> int:
     """How many of each ranking are fused."""
     return max(_POOL, request.k) if request.mode == "hybrid" else pool(request)
+
+
+def _sure(request: SearchRequest) -> int:
+    """How many of the nearest an approximate index has to find: what stands behind them only lends a rank."""
+    return request.k if request.mode == "hybrid" else pool(request)
 
 
 def _text_parts(plan: Plan) -> list[Sql]:

@@ -300,7 +300,7 @@ class TestSearching:
         monkeypatch.setattr(index_scan, "_LEAST_EF", 10)
         if wanted_first:
             few = index_scan.Depth(ef=40, wanted=15, further=40, few=0, scarce=15)
-            monkeypatch.setattr(index_scan, "depth", lambda vectors, limit: few)
+            monkeypatch.setattr(index_scan, "depth", lambda vectors, limit, **_: few)
 
         def mark() -> None:
             near = Chunk.objects.filter(text__regex=r"^c(7|8|9) ").values("pk")
