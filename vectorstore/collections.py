@@ -65,7 +65,12 @@ def administered(scope: Scope, ref: UUID | str, *, lock: bool = False) -> Any:
     row = readable(scope, ref)
     if _role(scope) not in ADMINS:
         raise Forbidden("You can't configure that workspace.")
-    return Collection.objects.select_for_update().get(pk=row.pk) if lock else row
+    if lock:
+        # Not `get`: somebody may have deleted it while this waited.
+        row = Collection.objects.select_for_update().filter(pk=row.pk).first()
+    if row is None:
+        raise NotFound("There is no such collection among yours.")
+    return row
 
 
 def create(scope: Scope, name: str, space: Space, *, description: str, language: str, access: Access) -> Any:

@@ -1,9 +1,15 @@
 """Collections over REST: made, found, renamed, restricted, deleted, by each kind of member."""
 
+import asyncio
+import threading
+from typing import Any
 from uuid import uuid4
+
+from django.db import connection, transaction
 
 from accounts.models import Membership, Role
 from kernel import database
+from tests.support.stage import eventually
 from tests.vectorstore.rest.conftest import Place
 from vectorstore.models import Chunk, Collection, Document
 
@@ -115,6 +121,46 @@ async def test_who_comes_back_into_the_workspace_is_not_back_in_its_restricted_c
         place.people["owner"].user.pk,
     }
     assert place.get(f"/collections/{other}/members")["members"] != []
+
+
+async def test_several_who_delete_a_collection_at_once_find_it_gone(place: Place) -> None:
+    made = place.collection("twice")
+    locked, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            Collection.objects.select_for_update().get(pk=made)
+            locked.set()
+            go.wait(10)
+            Collection.objects.filter(pk=made).delete()
+
+    holding = asyncio.ensure_future(database.run(hold))
+    await asyncio.to_thread(locked.wait, 10)
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("DELETE", "", {}),
+        ("PATCH", "", {"json": {"name": "other"}}),
+        ("PUT", f"/members/{place.people['viewer'].user.pk}", {"json": {}}),
+    ]
+    waiting = [
+        asyncio.create_task(asyncio.to_thread(place.ask, "owner", how, f"/collections/{made}{where}", **body))
+        for how, where, body in asked
+    ]
+    await eventually(lambda: _locks_waited_for() == len(asked))
+    go.set()
+    await holding
+    assert [each.status_code for each in await asyncio.gather(*waiting)] == [404] * len(asked)
+
+
+def _locks_waited_for() -> int:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
+                ["%vectorstore_collection%FOR UPDATE%"],
+            )
+            return int(cursor.fetchone()[0])
+    finally:
+        connection.close()
 
 
 async def test_a_collection_takes_its_documents_with_it_in_parts(place: Place) -> None:
