@@ -13,6 +13,7 @@ from llm import aliases, health, versions
 from llm.events import Text
 from llm.models import Workflow
 from llm.state import RunContext
+from llm.tokens import TokenCounter
 from llm.workflows import WorkflowInput, WorkflowState, compile_workflow, stream
 from memory import jobs, keeping
 from memory.jobs import needs_of
@@ -229,8 +230,10 @@ def embedding(request, settings):
 
 
 async def test_a_message_that_no_vector_is_made_of_keeps_no_other_from_being_recalled(provider, embedding):
-    talk = await long_talk(3)
+    talk = await Conversation.begin()
     await talk.say("[[refused]] Never mind.", "As you like.")
+    for words in (FACT, "And?", "So?"):
+        await talk.say(words, "I see.")
     embedding.script("refused", status(400))
     await keep_up(talk, "recall")
     job = await database.run(MemoryJob.objects.get, session_id=talk.session_id)
@@ -268,3 +271,13 @@ async def test_a_model_that_embeds_nothing_at_all_leaves_the_job_to_be_done_and_
     assert (job.open, job.error_code) == (True, "provider_refused")
     assert not await database.run(MessageVector.objects.filter(session_id=talk.session_id).exists)
     assert [each.text for each in await database.run(summaries, talk)] == ["A summary."]
+
+
+async def test_a_long_message_is_recalled_by_its_beginning(provider):
+    talk = await Conversation.begin()
+    await talk.say("My parrot is called Zanzibar. " + "It eats nuts and says hello. " * 200, "I see.")
+    await talk.say("And?", "Nothing.")
+    await keep_up(talk, "recall")
+    note = (await recalled(talk, "recall", "What is my parrot called, that eats nuts and says hello?", tail=2))[0]
+    assert "Zanzibar" in note.text
+    assert TokenCounter().text(note.text) < 700
