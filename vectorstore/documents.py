@@ -50,6 +50,8 @@ def change(scope: Scope, document_id: UUID, values: dict[str, Any]) -> Any:
     Vectors hold the title that they were made with.
     """
     row = writable(scope, document_id)
+    if not values.get("title", row.title).strip():
+        raise Invalid("A title has 1 to 500 characters.")
     rows.change(row, row.collection.language, values)
     scope.jobs.filter(document_id=row.pk).update(**values, updated_at=Now())
     return row

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
+from django.utils.encoding import force_str
 from ninja import Schema, Status
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from accounts.rest import caller_of
 from kernel.conf import config as settings
@@ -28,7 +29,7 @@ from vectorstore.web_addresses import address_of
 
 __all__ = ["router"]  # the documents' own: a path has all its methods in one router
 
-Title = Annotated[Line, Field(max_length=500)]
+Title = Annotated[Line, Field(max_length=500), AfterValidator(str.strip)]
 _METADATA = TypeAdapter(Metadata)
 _FORM: Final[dict[str, Any]] = {
     "requestBody": {
@@ -122,6 +123,8 @@ async def add_text(
 ) -> Status[dict[str, Any]]:
     place = await _place(request, workspace, ref)
     content = body.text.encode()
+    if not content.strip():
+        raise Invalid("The text is empty.")
     source = uploads.source_of(body.source)
     uploads.check_size(source, len(content))
     upload = {
@@ -186,7 +189,8 @@ async def _taken(
     try:
         source = uploads.source_of(name)
         uploads.check_size(source, file.size or 0)
-        content_type = file.content_type or ""
+        # Django takes the encoding out of the type, as bytes: a text may need it.
+        content_type = "; charset=".join(force_str(each) for each in (file.content_type, file.charset) if each)
         content = await asyncio.to_thread(_read, file, source, content_type)
         upload = {"source": source, "name": source, "content_type": content_type, "metadata": metadata}
         return await _submitted(place, user_id, upload | {"content": content})

@@ -13,6 +13,7 @@ from kernel.conf import config
 from tests.conftest import Person
 from tests.support.server import Server
 from tests.vectorstore.rest.conftest import TEXT, Place
+from vectorstore import ingestion
 from vectorstore.models import Document, IngestJob
 
 HERE = "/collections/default/documents"
@@ -157,3 +158,25 @@ async def test_a_form_that_arrives_slowly_is_still_read(place: Place) -> None:
     answer = raw(place.server, place.people["member"], HERE, headers, *(form[n : n + 1] for n in range(len(form))))
     assert answer.startswith(b"HTTP/1.1 202")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["documents"][0]["outcome"] == "queued"
+
+
+async def test_the_encoding_that_a_file_declares_is_used(place: Place) -> None:
+    content = "保証は二年です".encode("shift_jis")
+    parts = [("files", ("warranty.txt", content, "text/plain; charset=Shift_JIS"))]
+    answer = place.ask("member", "POST", HERE, files=parts)
+    assert answer.status_code == 202, answer.text
+    made = answer.json()["documents"][0]
+    job = await database.run(IngestJob.objects.get, document_id=made["document"]["id"])
+    assert (await ingestion.work(job.pk)).outcome == "added"
+    assert place.get(f"/documents/{made['document']['id']}/text")["text"] == "保証は二年です"
+
+
+async def test_an_empty_text_is_refused_and_an_empty_title_is_none(place: Place) -> None:
+    def add(**body: Any) -> Any:
+        return place.ask("member", "POST", f"{HERE}/text", json={"source": "note"} | body)
+
+    assert add(text=" \n").status_code == 422
+    made = add(text="a text", title="  ").json()["documents"][0]["document"]
+    assert made["title"] == "note"
+    assert place.ask("member", "PATCH", f"/documents/{made['id']}", json={"title": "  "}).status_code == 422
+    assert place.get(f"/documents/{made['id']}")["title"] == "note"
