@@ -1,6 +1,7 @@
 """Memory's Django app. It names its parts as strings: LangChain is imported when one of them is first used."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_delete
 
 from llm.registry import memories, memory_stores, workflow_steps
 
@@ -21,6 +22,7 @@ class MemoryConfig(AppConfig):
         memory_stores.add("redis", "memory.stores.redis:create")
         workflow_steps.add("memory", "memory.steps:MemoryStep")
         # It has models, which exist from now on.
-        from memory import derived, exchange  # noqa: PLC0415
+        from memory import derived, exchange, gone  # noqa: PLC0415
 
         exchange.on_change.append(derived.on_change)
+        post_delete.connect(gone.on_delete, sender="chat.ChatSession", dispatch_uid="memory.gone")

@@ -13,7 +13,7 @@ from typing import Any
 from kernel import redis
 from kernel.conf import config as settings
 from kernel.errors import StoreUnavailable
-from memory.stores import tail
+from memory.stores import keys, tail
 from memory.stores.cached import CachedStore
 from memory.stores.tail import Entry
 from memory.truth import Place
@@ -71,10 +71,10 @@ class RedisStore(CachedStore):
             await pipe.execute()
 
     def _keys(self, epoch: int) -> tuple[str, str]:
-        return self._key(epoch), redis.key("memory", f"{{{self.session_id}}}", "dropped", str(epoch))
+        return keys.tail(self.session_id, epoch), keys.dropped(self.session_id, epoch)
 
     def _key(self, epoch: int) -> str:
-        return redis.key("memory", f"{{{self.session_id}}}", "tail", str(epoch))
+        return keys.tail(self.session_id, epoch)
 
 
 def _encoded(entries: Sequence[Entry]) -> list[Any]:  # redis-py types the values of these commands as str alone

@@ -8,8 +8,9 @@ from django.conf import settings as django_settings
 from django.test import AsyncClient
 from django.utils import timezone
 
+from accounts.models import Workspace
 from chat import streams
-from chat.models import ChatHistory, Run
+from chat.models import ChatHistory, ChatSession, Run
 from kernel import database, redis
 from kernel.conf import config
 from memory.exchange import forget, open_store, remember
@@ -155,6 +156,25 @@ async def test_a_delete_in_a_process_without_sockets_leaves_no_text_in_redis(tal
     response = await client.delete(f"/api/v1/sessions/{talk.session_id}/messages/{row.id}")
     assert response.status_code == 204, response.content
     assert not await redis.client().exists(tail_key(talk), streams.buffer_key(row.id, 1))
+
+
+@pytest.mark.parametrize("gone", ["session", "workspace"])
+async def test_a_deleted_conversation_leaves_no_tail(talk, gone):
+    await talk.recall("redis")
+    assert await redis.client().exists(tail_key(talk))
+    rows = {
+        "session": ChatSession.objects.filter(id=talk.session_id),
+        "workspace": Workspace.objects.filter(id=talk.workspace_id),
+    }[gone]
+    await database.run(rows.delete)
+    assert not await redis.client().exists(tail_key(talk))
+    assert await talk.recall("redis") == []
+
+
+async def test_a_conversation_is_deleted_also_while_redis_is_away(talk, without_redis):
+    await without_redis.off()
+    await database.run(ChatSession.objects.filter(id=talk.session_id).delete)
+    assert not await database.run(ChatSession.objects.filter(id=talk.session_id).exists)
 
 
 async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
