@@ -15,7 +15,7 @@ from django.db.models import Q, Value
 from django.db.models.functions import Now
 
 from kernel import jobs
-from kernel.errors import Unavailable
+from kernel.errors import NotFound, Unavailable
 from llm.models import CachedAnswer
 from vectorstore.models import (
     Chunk,
@@ -68,16 +68,19 @@ def look_up(scope: Scope, **named: Any) -> CollectionInfo | None:
 
 
 def info(row: Any) -> CollectionInfo:
-    """A collection's row as a value, with its sets (one query)."""
-    return infos([row])[0]
+    """A collection's row as a value, with its sets (one query). Raises NotFound if it was deleted meanwhile."""
+    found = infos([row])
+    if not found:
+        raise NotFound("There is no such collection.")
+    return found[0]
 
 
 def infos(found: Sequence[Any]) -> list[CollectionInfo]:
-    """`info` of each, with one query for all."""
+    """`info` of each that is still there, with one query for all."""
     sets: dict[UUID, dict[str, SetInfo]] = {row.id: {} for row in found}
     for each in VectorSet.objects.filter(collection_id__in=sets).exclude(state=SetState.RETIRED):
         sets[each.collection_id][each.state] = set_info(each)
-    return [_info(row, sets[row.id]) for row in found]
+    return [_info(row, sets[row.id]) for row in found if SetState.ACTIVE in sets[row.id]]
 
 
 def _info(row: Any, sets: Mapping[str, SetInfo]) -> CollectionInfo:

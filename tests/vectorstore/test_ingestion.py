@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from kernel import database
-from kernel.errors import Invalid, TooLarge
+from kernel.errors import Invalid, NotFound, TooLarge
 from llm.errors import ProviderError
 from tests.vectorstore.conftest import CountingEmbedder, document
+from vectorstore import rows
 from vectorstore.errors import EmbeddingMismatch
 from vectorstore.manager import VectorStoreManager
 from vectorstore.models import Chunk, Collection, Document
@@ -178,3 +179,17 @@ async def test_a_long_document_is_written_in_batches(manager):
     (result,) = await manager.ingest([document(text)])
     assert result.chunks == 450
     assert await database.run(Collection.objects.count) == 1
+
+
+async def test_a_collection_that_goes_while_it_is_looked_at_is_not_found(manager):
+    await manager.ingest([document(MANUAL)], collection="brief")
+
+    def look() -> None:
+        row = Collection.objects.get(name="brief")
+        row_of_another = Collection.objects.create(workspace_id=row.workspace_id, name="other")
+        assert [each.name for each in rows.infos([row, row_of_another])] == ["brief"]
+        Collection.objects.filter(id=row.id).delete()
+        with pytest.raises(NotFound):
+            rows.info(row)
+
+    await database.run(look)
