@@ -105,7 +105,8 @@ def submit(
         job.title, job.metadata = new_title or job.title, job.metadata | dict(metadata or {})
         job.save(update_fields=["title", "metadata", "updated_at"])
         return Submitted(document_id=document.id, outcome="in_progress", job_id=job.id)
-    if content is not None and document.upload_hash == upload_hash and document.chunk_count:
+    as_before = document.upload_hash == upload_hash and not _read_otherwise(document.content_type, content_type)
+    if content is not None and as_before and document.chunk_count:
         _settled(document, job)
         changed = _take_on(document, into.language, title=new_title, metadata=document.metadata | dict(metadata or {}))
         return Submitted(document_id=document.id, outcome="updated" if changed else "unchanged")
@@ -125,6 +126,11 @@ def _twin(known: Any, source: str, upload_hash: str) -> Document | None:
         return None
     found: Document | None = known.filter(upload_hash=upload_hash).exclude(Q(source=source) | Q(job__open=True)).first()
     return found
+
+
+def _read_otherwise(before: str, now: str) -> bool:
+    """Whether the same bytes were declared to be plain text, and now Markdown, or the other way round."""
+    return {each.partition(";")[0].strip().lower() for each in (before, now)} == {"text/plain", "text/markdown"}
 
 
 def _take_on(document: Document, language: str, *, title: str, metadata: dict[str, Any]) -> bool:

@@ -319,3 +319,18 @@ async def test_an_e_mail_with_a_nul_in_its_headers_is_indexed(manager):
     made = await submit(manager, mail, source="m.eml")
     assert (await ingestion.work(made.job_id)).outcome == "added"
     assert (await manager.search("cord"))[0].metadata["from"] == "a\ufffdb@example.org"
+
+
+async def test_a_text_that_is_now_called_markdown_is_read_as_such(manager):
+    async def add(kind: str):
+        return await submit(manager, TEXT, source="note", content_type=kind)
+
+    made = await add("text/plain; charset=utf-8")
+    await ingestion.work(made.job_id)
+    assert not (await document(made)).markdown
+    again = await add("text/markdown")
+    assert again.outcome == "queued"
+    await ingestion.work(again.job_id)
+    assert (await document(again)).markdown
+    assert again.document_id == made.document_id
+    assert (await add("text/markdown")).outcome == "unchanged"
