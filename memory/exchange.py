@@ -7,7 +7,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 from kernel.conf import config as settings
-from kernel.errors import StoreUnavailable
 from kernel.text import storable
 from llm.registry import memory_stores
 from memory.protocol import Store
@@ -92,8 +91,8 @@ async def forget(session_id: UUID, *, epoch: int | None = None) -> None:
     for name in memory_stores.names():
         try:
             await open_store(name, session_id, epoch=epoch).aclear()
-        except StoreUnavailable:
-            logger.warning("action=forget_later store=%s session=%s", name, session_id)
+        except Exception as error:  # noqa: BLE001  a store that fails, of whosever, keeps no other's copy in place
+            logger.warning("action=forget_later store=%s session=%s error=%s", name, session_id, type(error).__name__)
 
 
 def open_store(name: str, session_id: UUID, *, leaf: UUID | None = None, epoch: int | None = None) -> Store:

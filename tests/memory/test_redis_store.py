@@ -13,6 +13,7 @@ from chat import streams
 from chat.models import ChatHistory, ChatSession, Run
 from kernel import database, redis
 from kernel.conf import config
+from llm.registry import memory_stores
 from memory.exchange import forget, open_store, remember
 from tests.memory.conversations import Conversation
 
@@ -175,6 +176,19 @@ async def test_a_conversation_is_deleted_also_while_redis_is_away(talk, without_
     await without_redis.off()
     await database.run(ChatSession.objects.filter(id=talk.session_id).delete)
     assert not await database.run(ChatSession.objects.filter(id=talk.session_id).exists)
+
+
+async def test_a_store_that_fails_keeps_no_other_from_forgetting(talk):
+    class Broken:
+        async def aclear(self):
+            raise ValueError
+
+    memory_stores.add("a_broken_one", lambda config: Broken())
+    try:
+        await forget(talk.session_id, epoch=await talk.next_epoch())
+    finally:
+        memory_stores.remove("a_broken_one")
+    assert not await redis.client().exists(tail_key(talk))
 
 
 async def test_a_reader_overtaken_by_a_deletion_brings_nothing_back(talk, monkeypatch):
