@@ -17,10 +17,11 @@ import chromadb
 import httpx
 import msgspec
 from cachetools import LRUCache
-from chromadb.api import ClientAPI, ServerAPI
+from chromadb.api import ClientAPI
 from chromadb.api.client import Client
 from chromadb.api.models.Collection import Collection
-from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings, System
+from chromadb.auth import UserIdentity
+from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
 from chromadb.errors import ChromaAuthError, ChromaError, InvalidDimensionException, NotFoundError
 from msgspec import Meta, Struct, field
 
@@ -176,12 +177,23 @@ def _opened(key: bytes) -> _Store:
     settings.chroma_api_impl = "chromadb.api.fastapi.FastAPI"
     settings.chroma_server_host, settings.chroma_server_http_port = options.host, options.port
     settings.chroma_server_ssl_enabled, settings.chroma_server_headers = options.ssl, dict(options.headers)
-    system = System(settings)
-    # Chroma's own HTTP client waits without end, also for the questions that the constructor below asks.
-    system.instance(ServerAPI)._session.timeout = httpx.Timeout(options.timeout)  # type: ignore[attr-defined,type-abstract]  # noqa: SLF001
-    system.start()
-    Client._populate_data_from_system(system)  # noqa: SLF001
-    return _Store(Client(options.tenant, options.database, settings))
+    return _Store(_Patient(options, settings))
+
+
+class _Patient(Client):
+    """Chroma's own HTTP clients (this has two) wait without end, also for what the constructor asks."""
+
+    def __init__(self, options: Options, settings: Settings) -> None:
+        self._timeout = httpx.Timeout(options.timeout)
+        super().__init__(options.tenant, options.database, settings)
+
+    def get_user_identity(self) -> UserIdentity:
+        self._server._session.timeout = self._timeout  # type: ignore[attr-defined]  # noqa: SLF001
+        return super().get_user_identity()
+
+    def _validate_tenant_database(self, tenant: str, database: str) -> None:
+        self._admin_client._server._session.timeout = self._timeout  # type: ignore[attr-defined]  # noqa: SLF001
+        super()._validate_tenant_database(tenant, database)
 
 
 def _store(options: Options) -> _Store:
