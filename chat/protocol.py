@@ -325,6 +325,7 @@ ERROR_CODES = {
     "no_text": "A document has no text to index, as a scan; the message says which.",
     "parse_timeout": "Reading a document takes longer than it may; split it.",
     "parse_failed": "A document is damaged; the message says which.",
+    "worker_died": "Each worker that tried a document ended on the way; split it, or try again.",
     "url_refused": "A document is not fetched from this address; the message says why.",
     "fetch_failed": "A document's address could not be read; try again after `retry_after`.",
     "collection_changed": "A collection's vectors were made anew meanwhile; try again after `retry_after`.",

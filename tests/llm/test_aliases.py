@@ -76,7 +76,7 @@ async def test_a_missing_key_says_what_to_set(configure: Configure, monkeypatch:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
-    ("provider", "options", "bound"),
+    ("adapter", "options", "bound"),
     [
         ("google", {"api_key": "k", "temperature": 0.1}, "timeout"),
         ("huggingface", {"api_key": "k", "temperature": 0.1}, None),
@@ -84,10 +84,10 @@ async def test_a_missing_key_says_what_to_set(configure: Configure, monkeypatch:
     ],
 )
 async def test_optional_providers_are_built_from_their_options(
-    configure: Configure, provider: str, options: dict[str, Any], bound: str | None
+    configure: Configure, adapter: str, options: dict[str, Any], bound: str | None
 ) -> None:
-    pytest.importorskip({"google": "langchain_google_genai"}.get(provider, "langchain_huggingface"))
-    configure(default={"PROVIDER": provider, "MODEL": "some/model", "OPTIONS": options})
+    pytest.importorskip({"google": "langchain_google_genai"}.get(adapter, "langchain_huggingface"))
+    configure(default={"PROVIDER": adapter, "MODEL": "some/model", "OPTIONS": options})
 
     chat: Any = aliases.resolve().chat
 
@@ -96,9 +96,9 @@ async def test_optional_providers_are_built_from_their_options(
         assert getattr(chat, bound) == 300
 
 
-@pytest.mark.parametrize("provider", ["openai", "google", "huggingface", "fake"])
-async def test_an_unknown_option_is_named_by_every_adapter(configure: Configure, provider: str) -> None:
-    configure(default={"PROVIDER": provider, "MODEL": "m", "OPTIONS": {"api_key": "k", "temprature": 1}})
+@pytest.mark.parametrize("adapter", ["openai", "google", "huggingface", "fake"])
+async def test_an_unknown_option_is_named_by_every_adapter(configure: Configure, adapter: str) -> None:
+    configure(default={"PROVIDER": adapter, "MODEL": "m", "OPTIONS": {"api_key": "k", "temprature": 1}})
 
     with pytest.raises(Misconfigured, match="'temprature'"):
         aliases.resolve()

@@ -21,20 +21,20 @@ django.setup()
 from kernel.errors import Misconfigured
 from llm.registry import llm_providers
 try:
-    llm_providers.get({provider!r})
+    llm_providers.get({adapter!r})
 except Misconfigured as error:
     print(error.message)
 """
 
 
 @pytest.mark.parametrize(
-    ("provider", "module"), [("google", "langchain_google_genai"), ("huggingface", "langchain_huggingface")]
+    ("adapter", "module"), [("google", "langchain_google_genai"), ("huggingface", "langchain_huggingface")]
 )
-def test_a_missing_package_is_an_error_that_names_the_extra(provider: str, module: str) -> None:
-    code = HIDDEN.format(provider=provider, module=module)
+def test_a_missing_package_is_an_error_that_names_the_extra(adapter: str, module: str) -> None:
+    code = HIDDEN.format(adapter=adapter, module=module)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert f'pip install "django-chain[{provider}]"' in done.stdout
+    assert f'pip install "django-chain[{adapter}]"' in done.stdout
     assert module in done.stdout

@@ -452,7 +452,8 @@ class ScriptedProvider:
                 await _simple(writer, path)
                 ahead = await reader.readexactly(1)
                 continue
-            asked = self._dialect.asked(body)
+            # What a failed answer left unanswered is sent before the next message, as a paragraph of it.
+            asked = self._dialect.asked(body).rpartition("\n\n")[2]
             marker = _MARKER.search(asked)
             exchange = Exchange(marker[1] if marker else "", body, headers, number)
             actions = self._actions(exchange, asked)
