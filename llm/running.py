@@ -15,7 +15,7 @@ from llm.events import Step as Progress
 from llm.state import WorkflowState
 from llm.steps.base import Step
 
-#: Seconds after which a step lets others have their turn.
+#: Seconds of steps after which others have their turn.
 _LONG = 0.005
 
 
@@ -26,7 +26,7 @@ async def run_steps(
 
     Each step leaves one entry in the run's trace, however it ended. Raises what a step raises.
     """
-    answering = _answering(steps) if shows else -1
+    answering, others_ran_at = _answering(steps) if shows else -1, monotonic()
     for index, step in enumerate(steps):
         state.path, state.shows = f"{path}[{index}]", index == answering
         told = _Told(step, state)
@@ -44,9 +44,10 @@ async def run_steps(
                 yield ended
             raise
         yield told.ended("finished")
-        if told.took > _LONG:
+        if monotonic() - others_ran_at > _LONG:
             # Steps that wait for nothing would follow each other without letting any other work of the loop in.
             await asyncio.sleep(0)
+            others_ran_at = monotonic()
 
 
 def _answering(steps: Sequence[Step]) -> int:
@@ -73,11 +74,6 @@ class _Told:
     def started(self) -> Progress:
         self._told_start = True
         return Progress(self._type, "started", dict(self._place))
-
-    @property
-    def took(self) -> float:
-        """Seconds since it began."""
-        return monotonic() - self._began
 
     def lets_through(self, event: Event) -> bool:
         """Whether an event goes on as it is. A step's own word of its start and end becomes a part of ours."""
