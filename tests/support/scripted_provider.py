@@ -452,8 +452,11 @@ class ScriptedProvider:
                 await _simple(writer, path)
                 ahead = await reader.readexactly(1)
                 continue
-            # What a failed answer left unanswered is sent before the next message, as a paragraph of it.
-            asked = self._dialect.asked(body).rpartition("\n\n")[2]
+            # What a failed answer left unanswered is sent before the next message, as a paragraph of it; but where a
+            # summary is asked for, it is in the messages that come before the order.
+            told = self._dialect.asked(body)
+            newest = told.rpartition("\n\n")[2]
+            asked = told if newest.startswith("Write the notes") else newest
             marker = _MARKER.search(asked)
             exchange = Exchange(marker[1] if marker else "", body, headers, number)
             actions = self._actions(exchange, asked)
