@@ -257,6 +257,8 @@ class Runner:
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
         """Write the end, as long as it takes; then show it. What sockets have is a prefix of it at every moment."""
+        if not job.stream.settled.is_set():
+            self.flusher.hurry()
         try:
             async with asyncio.timeout(config().chat.lease_seconds):
                 await job.stream.settled.wait()

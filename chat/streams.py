@@ -168,6 +168,10 @@ class Flusher:
         if not stream.data:
             self._hurry.set()
 
+    def hurry(self) -> None:
+        """Write what waits without the rest of the pause: an answer is at its end."""
+        self._hurry.set()
+
     def store_lost(self) -> None:
         """Redis lost its content or the connection: write every open answer anew."""
         self._losses += 1
