@@ -12,7 +12,7 @@ import pytest
 from kernel.caches import Cache
 from kernel.conf import Embeddings
 from kernel.errors import Misconfigured
-from llm import http
+from llm import aliases
 from llm.embeddings import embedder as module
 from llm.embeddings.embedder import Embedder, embedder
 from llm.errors import ProviderMisconfigured, ProviderRateLimited
@@ -157,7 +157,7 @@ class TestOpenAI:
     async def remote(self, server):
         options = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "api_key": "k", "max_retries": 0}
         yield Embedder(Embeddings(provider="openai", model="m", dimension=2, options=options))
-        await http.close()
+        await aliases.close()
 
     async def test_it_asks_the_server_for_its_dimension(self, remote, server):
         assert await remote.documents(["a", "b"]) == [[0.6, 0.8]] * 2
