@@ -158,6 +158,7 @@ async def _index(loaded: Loaded) -> None:
 
 def _load(stage: Stage, name: str, count: int, world: World) -> Loaded:
     """A new collection of so many passages, with fifty to a document."""
+    # The project's own: after Django's set-up.
     from vectorstore.models import Collection, VectorSet
 
     workspace_id, begun = stage.workspace_id, perf_counter()
@@ -173,6 +174,7 @@ def _load(stage: Stage, name: str, count: int, world: World) -> Loaded:
 
 
 def _passages(name: str, collection_id: UUID, set_id: UUID, count: int, world: World) -> Loaded:
+    # The project's own: after Django's set-up.
     from kernel.ids import new_id
 
     vectors, topics = world.draw(count)
@@ -208,6 +210,7 @@ def _no_wall(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 def _documents(made: Loaded, workspace_id: UUID) -> list[UUID]:
+    # The project's own: after Django's set-up.
     from vectorstore.models import Document, DocumentState
 
     rows = [

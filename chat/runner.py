@@ -369,12 +369,12 @@ class Runner:
             if monotonic() - looked_at > config().chat.renew_seconds:
                 self._reachable_since = monotonic()  # it waited for the database, which is back only now
             return
-        room = config().chat.max_turns_per_process - len(self.jobs)
-        began = monotonic()
+        options = config().chat
+        room = options.max_turns_per_process - len(self.jobs)
         if room <= 0:
             return
-        options = config().chat
-        # An outage that this call sat out was shorter than that for no owner to miss a renewal because of it.
+        began = monotonic()
+        # This call may sit an outage out. If it takes longer than that, owners may have missed their renewals by it.
         patience = options.lease_seconds - options.renew_seconds - options.sweep_seconds
         before = began + max(patience, options.renew_seconds)
         taken = await database.run_ahead(turns.take_over, self.owner, limit=min(20, room), before=before)

@@ -41,5 +41,5 @@ def _drop(key: str) -> None:
 
 @cache
 def _client(url: str, timeout: float) -> Redis:
-    """One connection for the threads that delete; kernel.redis is for event loops."""
+    """One for all threads that delete, to the process's end; kernel.redis is for event loops."""
     return Redis.from_url(url, max_connections=32, socket_timeout=timeout, socket_connect_timeout=timeout)

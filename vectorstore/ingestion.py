@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -24,6 +24,7 @@ from kernel.text import storable, storable_values
 from vectorstore import claims, drafting, fetching, indexing
 from vectorstore.claims import Claim, ClaimLost
 from vectorstore.errors import NoText
+from vectorstore.leases import unless
 from vectorstore.parsing import documents as parsing
 from vectorstore.scope import Scope
 from vectorstore.values import Ingested, SourceDocument
@@ -82,7 +83,7 @@ async def work(job_id: UUID, *, longest: float | None = None) -> Worked:
     if ours is None:
         return Worked(outcome="taken")
     try:
-        made = await _kept(ours, longest)
+        made = await unless(_index(ours), _renewed(ours), _out_of_time(longest))
     except ClaimLost:
         return Worked(outcome="taken", document_id=ours.document_id)
     except _OutOfTime as end:
@@ -127,22 +128,7 @@ async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
     )
 
 
-async def _kept(ours: Claim, longest: float | None = None) -> Ingested:
-    """Index, with the claim renewed beside it. The first of them that fails ends all."""
-    indexing = asyncio.ensure_future(_index(ours))
-    beside = [asyncio.ensure_future(_renewed(ours)), asyncio.ensure_future(_out_of_time(longest))]
-    try:
-        await asyncio.wait((indexing, *beside), return_when=asyncio.FIRST_COMPLETED)
-        if not indexing.done():
-            next(each for each in beside if each.done()).result()
-        return await indexing
-    finally:
-        for each in (indexing, *beside):
-            each.cancel()
-        await asyncio.gather(indexing, *beside, return_exceptions=True)
-
-
-async def _renewed(ours: Claim) -> None:
+async def _renewed(ours: Claim) -> NoReturn:
     every = config().vector_store.ingest_lease / 3
     pause = every
     while True:
@@ -155,7 +141,7 @@ async def _renewed(ours: Claim) -> None:
             pause = min(every, _SOON)
 
 
-async def _out_of_time(longest: float | None) -> None:
+async def _out_of_time(longest: float | None) -> NoReturn:
     told = asyncio.Event()
     ours = (asyncio.get_running_loop(), told)
     _under_way.add(ours)

@@ -1,9 +1,9 @@
-"""A lease that is renewed beside the work that it is held for."""
+"""Work that goes on as long as what is beside it does: above all, a lease that is renewed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from kernel.errors import Busy, DatabaseUnavailable
 
@@ -19,22 +19,25 @@ async def while_renewing(work: Awaitable[T], renew: Callable[[], Awaitable[bool]
 
     A database that is away for a while doesn't end the work. Raises what `work` or `renew` raises, and LeaseLost.
     """
+    return await unless(work, _renewed(renew, every))
+
+
+async def unless(work: Awaitable[T], *others: Coroutine[Any, Any, NoReturn]) -> T:
+    """The result of `work`, unless one of the others, which end by raising, does so before: then that is raised."""
     working = asyncio.ensure_future(work)
-    renewing = asyncio.ensure_future(_renewed(renew, every))
+    beside = [asyncio.ensure_future(each) for each in others]
     try:
-        await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, *beside), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            await renewing
-            raise LeaseLost
+            next(each for each in beside if each.done()).result()
         return await working
     finally:
-        for each in (working, renewing):
+        for each in (working, *beside):
             each.cancel()
-        await asyncio.gather(working, renewing, return_exceptions=True)
+        await asyncio.gather(working, *beside, return_exceptions=True)
 
 
-async def _renewed(renew: Callable[[], Awaitable[bool]], every: timedelta) -> None:
-    """Returns when the lease is lost."""
+async def _renewed(renew: Callable[[], Awaitable[bool]], every: timedelta) -> NoReturn:
     held = True
     while held:
         await asyncio.sleep(every.total_seconds())
@@ -43,3 +46,4 @@ async def _renewed(renew: Callable[[], Awaitable[bool]], every: timedelta) -> No
         except (DatabaseUnavailable, Busy):
             # Nobody else can take it now either, or hardly: the work goes on.
             continue
+    raise LeaseLost

@@ -57,6 +57,7 @@ async def _as_a_book(manager: Any, name: str) -> float:
 
 
 async def _worked(manager: Any, name: str, files: dict[str, bytes]) -> float:
+    # The project's own: after Django's set-up.
     from vectorstore import ingestion
 
     jobs = [
@@ -73,6 +74,7 @@ async def _worked(manager: Any, name: str, files: dict[str, bytes]) -> float:
 
 
 async def _in_process(manager: Any, name: str) -> float:
+    # The project's own: after Django's set-up.
     from vectorstore.values import SourceDocument
 
     documents = [SourceDocument(source=f"{name}/{tale.name}", text=tale.text) for tale in tales()]
@@ -82,6 +84,7 @@ async def _in_process(manager: Any, name: str) -> float:
 
 
 async def _bare(manager: Any) -> float:
+    # The project's own: after Django's set-up.
     from kernel.conf import config
     from vectorstore.drafting import embedded_text
     from vectorstore.splitting import split

@@ -122,6 +122,7 @@ def _recall(kind: str, store: str, of: Conversation) -> Callable[[], Awaitable[N
 
 def _conversation(stage: Stage, messages: int) -> Conversation:
     """A session with its history and a summary of all but the newest messages."""
+    # The project's own: after Django's set-up.
     from chat.models import ChatHistory, ChatSession
     from memory.models import Summary
     from memory.options import SummaryOptions
@@ -145,6 +146,7 @@ def _conversation(stage: Stage, messages: int) -> Conversation:
 
 async def _embed(of: Conversation) -> None:
     """The vectors of its messages, made as a worker makes them."""
+    # The project's own: after Django's set-up.
     from kernel import database
     from memory import jobs, keeping
 

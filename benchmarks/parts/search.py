@@ -176,6 +176,7 @@ def _view(stage: Stage, whole: Loaded) -> str:
 
 
 def _depth(whole: Loaded) -> int:
+    # The project's own: after Django's set-up.
     from vectorstore import index_scan, rows
     from vectorstore.models import Collection
 

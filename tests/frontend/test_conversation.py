@@ -1,9 +1,11 @@
 """A conversation on the page: streams, survives reloads and restarts, is the same in every tab, stops."""
 
+import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.frontend.conftest import OpenTab
 from tests.support.scripted_provider import Gate, cut, endless, ok, text, tokens, until, wait
@@ -132,3 +134,30 @@ async def test_a_failed_answer_says_so_and_the_next_one_works(open_tab: OpenTab,
     await expect(tab.answer).to_have_text("half of")
     await tab.ask("again")
     await expect(tab.answer).to_contain_text("echo: again")
+
+
+async def test_a_list_that_was_read_before_the_first_message_leaves_the_conversation_its_title(
+    open_tab: OpenTab,
+) -> None:
+    tab = await open_tab()
+    created: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(route: Route) -> None:
+        if route.request.method == "POST":
+            response = await route.fetch()
+            created.set_result(await response.json())
+            await route.fulfill(response=response)
+        else:  # as the list was when the conversation had just been made
+            asked.set()
+            await answered.wait()
+            await route.fulfill(json={"sessions": [await created], "next": None})
+
+    await tab.page.route(re.compile(r"/api/v1/sessions(\?.*)?$"), slow)
+    await tab.page.reload()
+    await tab.ask("How long is it?")
+    await expect(tab.answer).to_contain_text("How long is it?")
+    await asyncio.wait_for(asked.wait(), 10)
+    answered.set()
+    await tab.page.wait_for_function("!document.getElementById('more').disabled")
+    await expect(tab.page.get_by_role("navigation").get_by_role("link")).to_have_text(["How long is it?"])
