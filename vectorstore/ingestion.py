@@ -83,7 +83,7 @@ async def work(job_id: UUID, *, longest: float | None = None) -> Worked:
     if ours is None:
         return Worked(outcome="taken")
     try:
-        made = await unless(_index(ours), _renewed(ours), _out_of_time(longest))
+        made = await _kept(ours, longest)
     except ClaimLost:
         return Worked(outcome="taken", document_id=ours.document_id)
     except _OutOfTime as end:
@@ -126,6 +126,11 @@ async def _failed(ours: Claim, error: ChainError, *, again: bool) -> Worked:
         code=error.code,
         reason=error.message,
     )
+
+
+async def _kept(ours: Claim, longest: float | None = None) -> Ingested:
+    """Index, while the claim is kept and there is time."""
+    return await unless(_index(ours), _renewed(ours), _out_of_time(longest))
 
 
 async def _renewed(ours: Claim) -> NoReturn:
