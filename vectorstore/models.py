@@ -191,7 +191,10 @@ class IngestJob(WorkspaceRow):
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
 
     class Meta:
-        indexes = [models.Index(fields=["lease_expires_at"], condition=Q(open=True), name="ingestjob_open_by_lease")]
+        indexes = [
+            models.Index(fields=["lease_expires_at"], condition=Q(open=True), name="ingestjob_open_by_lease"),
+            models.Index(fields=["upload_hash"], condition=Q(open=True), name="ingestjob_open_by_upload"),
+        ]
 
     def __str__(self) -> str:
         return f"ingest of {self.document_id}, attempt {self.attempts}"

@@ -19,6 +19,7 @@ from vectorstore.models import (
     Collection,
     CollectionMember,
     Document,
+    IngestJob,
     StaleMetadata,
     VectorSet,
 )
@@ -189,6 +190,7 @@ async def test_an_upload_costs_the_same_however_much_is_there(place: Place, ids:
         (ChunkLookup, ["metadata"]),
         (ChunkLookup, ["terms"]),
         (ChunkLookup, ["document_id"]),
+        (IngestJob, ["upload_hash"]),
         (StaleMetadata, ["vector_set_id", "document_id"]),
         (StaleMetadata, ["lease_expires_at"]),
     ],
