@@ -71,9 +71,9 @@ def _end_soon(*_: object) -> None:
     ingestion.end_soon()
 
 
-app = Celery("django_chain")
-# In every thread: Celery's "current" application is this thread's only.
-app.set_default()
+# Who tells a task names this application (kernel.jobs), and a worker makes its own the current one: a project that has
+# one keeps it, also where ours is loaded later.
+app = Celery("django_chain", set_as_current=False)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
     broker_url=celery_url(settings.CELERY_BROKER_URL),
