@@ -99,6 +99,7 @@ app.conf.update(
             "task": "llm.tasks.prune_budget_counters",
             "schedule": crontab(minute="41"),
         },
+        "prune-interaction-log": {"task": "llm.tasks.prune_interaction_log", "schedule": crontab(minute="7-59/10")},
         # What waited in a broker that was away for long would come all at once: only the newest of these counts.
         "sweep-ingest-jobs": {
             "task": "vectorstore.tasks.sweep_ingest_jobs",

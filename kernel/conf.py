@@ -112,6 +112,8 @@ class Llm(Section, frozen=True):
     encryption_keys: list[str] = field(default_factory=list)
     #: What the interaction log keeps of prompts and answers.
     log_content: Literal["full", "redacted", "none"] = "redacted"
+    #: Days that the interaction log keeps a row. None: for ever.
+    log_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     #: Registered names, run around every run in this order; and LangChain callback handlers.
     middleware: list[str] = field(default_factory=list)
     callbacks: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 from celery import shared_task
 
 from kernel import redis
-from llm import aliases, counters, exact_cache, sweeping
+from llm import aliases, counters, exact_cache, retention, sweeping
 from llm.models import CachedAnswer
 
 P = ParamSpec("P")
@@ -43,6 +43,12 @@ def prune_cached_answers() -> None:
 def prune_budget_counters() -> None:
     """Forget windows of budgets that are over."""
     counters.prune()
+
+
+@shared_task
+def prune_interaction_log() -> None:
+    """Delete rows of the interaction log that are older than LLM["LOG_DAYS"]."""
+    retention.prune()
 
 
 @shared_task
