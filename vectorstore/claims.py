@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import PurePath
 from typing import Any, Literal
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -31,6 +33,8 @@ _LONGEST_WAIT = 300.0
 #: A job that nobody took is told again after so long.
 _TOLD_AGAIN = timedelta(seconds=60)
 _SWEPT = 100
+#: Jobs of the same bytes that an upload is compared with: there is one for each way to read them.
+_COMPARED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def submit(
     told: bool = False,
 ) -> Submitted:
     """Take a document in: its row and its job. The same bytes again are no second job, but a title or metadata that
-    come with them are taken on.
+    come with them are taken on; under another name they are no second document, whether they are found or still wait.
 
     A job that is open for other bytes gets these, and who works on the others writes nothing. `told`: the caller tells
     a broker after the commit, so that no sweep needs to do it soon.
@@ -91,9 +95,11 @@ def submit(
     # A name that is only its source's takes no place of a title that somebody gave it.
     new_title = "" if title == source[:500] else title[:500]
     known = Document.objects.filter(workspace_id=scope.workspace_id, collection_id=into.id)
-    twin = _twin(known, source, upload_hash)
-    if twin is not None and not known.filter(source=source).exists():
-        return Submitted(document_id=twin.id, outcome="unchanged", reason=f"same content as {twin.source}")
+    if upload_hash:
+        _one_after_the_other(into.id, upload_hash)
+        twin = _twin(known, source, upload_hash, name=name, content_type=content_type)
+        if twin is not None and not known.filter(source=source).exists():
+            return Submitted(document_id=twin.id, outcome="unchanged", reason=f"same content as {twin.source}")
     document, _ = known.select_for_update().get_or_create(
         workspace_id=scope.workspace_id,
         collection_id=into.id,
@@ -120,12 +126,31 @@ def submit(
     return Submitted(document_id=document.id, outcome="queued", job_id=job.id)
 
 
-def _twin(known: Any, source: str, upload_hash: str) -> Document | None:
-    """What has these bytes under another name, and keeps them: not one that is about to be given others."""
-    if not upload_hash:
-        return None
-    found: Document | None = known.filter(upload_hash=upload_hash).exclude(Q(source=source) | Q(job__open=True)).first()
+def _one_after_the_other(collection_id: UUID, upload_hash: str) -> None:
+    """Let who takes in these bytes under another name at this moment commit first: a row's lock holds for one name."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{collection_id} {upload_hash}"])
+
+
+def _twin(known: Any, source: str, upload_hash: str, *, name: str, content_type: str) -> Document | None:
+    """What has these bytes under another name, or waits to be read, and keeps them: not one that is about to be given
+    others.
+
+    Of what waits, only what is read in the same way: these bytes may be indexed where that one fails.
+    """
+    others = known.exclude(source=source).defer("text")
+    # Asked for first: one that is finished in between is found below.
+    waiting = others.filter(job__open=True, job__upload_hash=upload_hash, job__content_type=content_type[:200])
+    for each in waiting.select_related("job").defer("job__content")[:_COMPARED]:
+        if _suffix(each.job.name or each.source) == _suffix(name or source):
+            queued: Document = each
+            return queued
+    found: Document | None = others.filter(upload_hash=upload_hash).exclude(job__open=True).first()
     return found
+
+
+def _suffix(name: str) -> str:
+    return PurePath(name).suffix.lower()
 
 
 def _read_otherwise(before: str, now: str) -> bool:

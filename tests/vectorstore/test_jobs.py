@@ -68,6 +68,67 @@ async def test_the_same_bytes_again_are_no_second_work(manager):
     assert await chunks() == 2
 
 
+async def test_the_same_bytes_under_another_name_are_no_second_document_while_they_wait(manager):
+    made = await submit(manager)
+    for state in ("queued", "parsing", "ready"):
+        copy = await submit(manager, source="copy.md")
+        assert (copy.outcome, copy.document_id, copy.job_id) == ("unchanged", made.document_id, None)
+        assert (copy.reason, (await document(made)).state) == ("same content as manual.md", state)
+        if state == "queued":
+            claim = await database.run(ingestion._atomic, claims.claim, made.job_id, "worker")
+        elif state == "parsing":
+            await ingestion._kept(claim)
+    assert [hit.source for hit in await manager.search("warranty", k=10)] == ["manual.md"] * 2
+    assert (await submit(manager, source="copy.md", collection="other")).outcome == "queued"
+    other = VectorStoreManager(await new_workspace())
+    assert (await submit(other, source="copy.md")).outcome == "queued"
+
+
+async def test_two_at_once_with_the_same_bytes_are_one_document(manager):
+    into = await manager.collection()
+    taken_in, go = threading.Event(), threading.Event()
+
+    def first() -> claims.Submitted:
+        with transaction.atomic():
+            made = claims.submit(manager.scope, into, source="manual.md", name="manual.md", content=TEXT)
+            taken_in.set()
+            go.wait(10)
+            return made
+
+    uploading = asyncio.create_task(database.run(first))
+    await asyncio.to_thread(taken_in.wait, 10)
+    copying = asyncio.create_task(submit(manager, source="copy.md"))
+    await asyncio.to_thread(_waits_for_a_lock)
+    # Other bytes wait for nobody.
+    assert (await submit(manager, b"# X300", source="other.md")).outcome == "queued"
+    go.set()
+    made, copy = await uploading, await copying
+    assert (copy.outcome, copy.document_id) == ("unchanged", made.document_id)
+
+
+async def test_bytes_whose_first_name_fails_are_taken_in_under_the_second(manager):
+    broken = b'{"a": '
+    first = await submit(manager, broken, source="a.json")
+    assert (await submit(manager, broken, source="b.json")).document_id == first.document_id
+    # Read in another way it may be a text.
+    text = await submit(manager, broken, source="b.txt")
+    declared = await submit(manager, broken, source="c.json", content_type="text/plain")
+    assert len({first.document_id, text.document_id, declared.document_id}) == 3
+    assert (await ingestion.work(first.job_id)).outcome == "failed"
+    assert (await ingestion.work(text.job_id)).outcome == "added"
+    await manager.delete(text.document_id)
+    await manager.delete(declared.document_id)
+    again = await submit(manager, broken, source="b.json")
+    assert (again.outcome, again.document_id == first.document_id) == ("queued", False)
+
+
+async def test_a_name_that_is_about_to_get_other_bytes_keeps_no_copy_out(manager):
+    made = await submit(manager)
+    assert (await submit(manager, b"# X300\n\nIt lasts 36 months.")).job_id == made.job_id
+    copy = await submit(manager, source="copy.md")
+    assert (copy.outcome, copy.document_id == made.document_id) == ("queued", False)
+
+
 async def test_the_same_bytes_with_new_metadata_are_no_work_either(manager):
     await ingestion.work((await submit(manager, metadata={"edition": 1})).job_id)
     assert (await submit(manager, metadata={"edition": 2})).job_id is None

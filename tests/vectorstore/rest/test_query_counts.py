@@ -172,7 +172,7 @@ async def test_an_upload_costs_the_same_however_much_is_there(place: Place, ids:
         file = SimpleUploadedFile(f"new-{number}.md", f"text {number}".encode())
         found.append(await cost(place, "post", "/collections/default/documents", data={"files": [file]}))
     few, many = map(len, found)
-    assert few == many == 14, found[0]
+    assert few == many == 16, found[0]
 
 
 @pytest.mark.parametrize(
