@@ -29,6 +29,7 @@ from kernel.errors import ChainError
 from llm import aliases, sweeping
 from llm.embeddings.embedder import embedder
 from llm.execution import executions
+from memory import gone
 from vectorstore.watching import Watcher
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Runtime:
         await aliases.close()
         await redis.close()
         database.close()
+        gone.close()  # after the threads that delete
 
     async def _warm(self) -> None:
         """Import and build what a turn needs in a thread, so that no first user waits for it."""

@@ -15,9 +15,13 @@ from celery.signals import (
     celeryd_init,
     setup_logging,
     worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
     worker_shutting_down,
 )
 from django.conf import settings
+
+from memory import gone
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_chain.settings")
 
@@ -62,6 +66,12 @@ def _tell_the_pool(**_: object) -> None:
     for child in active_children():
         if "PoolWorker" in child.name and child.pid is not None:
             os.kill(child.pid, _END_SOON)
+
+
+@worker_process_shutdown.connect
+@worker_shutdown.connect
+def _close(**_: object) -> None:
+    gone.close()
 
 
 def _end_soon(*_: object) -> None:

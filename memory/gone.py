@@ -4,7 +4,8 @@ Rows go by themselves. Best effort: nobody can ask for the tail of a conversatio
 """
 
 import logging
-from functools import cache, partial
+from functools import partial
+from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,19 @@ logger = logging.getLogger(__name__)
 _PAUSE = 5.0
 _away_until = 0.0
 
+#: By URL, for all threads that delete: kernel.redis is for event loops.
+_clients: dict[str, Redis] = {}
+_lock = Lock()
+
+
+def close() -> None:
+    """Close the connections that deletions opened; whoever ends a process calls it. A later deletion opens its own."""
+    with _lock:
+        clients = list(_clients.values())
+        _clients.clear()
+    for client in clients:
+        client.close()
+
 
 def on_delete(sender: Any, instance: Any, using: str, **_: Any) -> None:
     """Receives `post_delete` of ChatSession; the tail goes with the commit."""
@@ -33,13 +47,18 @@ def _drop(key: str) -> None:
     if monotonic() < _away_until:
         return
     try:
-        _client(config().redis.url, config().redis.timeout).unlink(key)
+        _client().unlink(key)
     except (RedisError, OSError) as error:
         _away_until = monotonic() + _PAUSE
         logger.warning("action=forget_later store=redis error=%s", type(error).__name__)
 
 
-@cache
-def _client(url: str, timeout: float) -> Redis:
-    """One for all threads that delete, to the process's end; kernel.redis is for event loops."""
-    return Redis.from_url(url, max_connections=32, socket_timeout=timeout, socket_connect_timeout=timeout)
+def _client() -> Redis:
+    options = config().redis
+    with _lock:
+        if options.url not in _clients:
+            timeout = options.timeout
+            _clients[options.url] = Redis.from_url(
+                options.url, max_connections=32, socket_timeout=timeout, socket_connect_timeout=timeout
+            )
+        return _clients[options.url]
