@@ -8,19 +8,24 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.utils.http import parse_etags
 from ninja import Router
 
+from accounts import access
+from accounts.access import Caller
 from accounts.rest import caller_of
-from kernel.errors import Busy, ChainError, NotFound
+from kernel import database
+from kernel.conf import config
+from kernel.errors import Busy, ChainError, NotAuthenticated, NotFound
 from vectorstore import documents
-from vectorstore.rest.places import in_place
+from vectorstore.rest.places import in_place, scope_of
 from vectorstore.watching import Watch, Watcher, seen
 
 router = Router(tags=["documents"])
-#: Seconds of silence after which a stream says that it lives. As often it looks whether its reader may still see the
-#: document, also while there is much to tell.
+#: Seconds of silence after which a stream says that it lives. As often, or more often if CHAT["REVALIDATE_SECONDS"] is
+#: less, it looks whether its reader may still see the document, also while there is much to tell.
 HEARTBEAT = 15.0
 #: Seconds that a stream lasts; a browser's EventSource opens the next one by itself.
 _LONGEST = 300.0
@@ -52,7 +57,8 @@ async def watch_document(
 
 async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) -> AsyncGenerator[bytes, None]:
     begins, watcher = monotonic(), Watcher.current()
-    ends, looks = begins + _LONGEST, begins + HEARTBEAT
+    pause = min(HEARTBEAT, config().chat.revalidate_seconds)
+    ends, looks = begins + _LONGEST, begins + pause
     try:
         # Not before its first piece is asked for: a stream that nobody reads is never closed.
         watcher.enter(watch)
@@ -66,27 +72,40 @@ async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) ->
             if watch.gone:
                 yield b"event: gone\ndata: {}\n\n"
                 return
-            if not await watch.more(HEARTBEAT):
+            if not await watch.more(pause):
                 yield b": still here\n\n"
             if monotonic() >= looks:
-                looks = monotonic() + HEARTBEAT
-                if not await _may_see(request, workspace, watch.document_id):
-                    yield b"event: gone\ndata: {}\n\n"
-                    return
-    except Busy:
-        return  # several came at once; the reader tries again
+                looks = monotonic() + pause
+                await _check(request, workspace, watch.document_id)
+    except NotFound:
+        yield b"event: gone\ndata: {}\n\n"
+    except (Busy, NotAuthenticated):
+        return  # several came at once, or the reader has signed out: who asks again is told
     finally:
         watcher.leave(watch)
 
 
-async def _may_see(request: HttpRequest, workspace: UUID | None, document_id: UUID) -> bool:
+async def _check(request: HttpRequest, workspace: UUID | None, document_id: UUID) -> None:
+    """Raises NotAuthenticated for a reader who isn't signed in any more, NotFound for one who may not see it."""
+
+    def look() -> None:
+        scope = scope_of(_caller_now(request), workspace, of_object=True)
+        with scope.wall():
+            documents.readable(scope, document_id)
+
     try:
-        await in_place(request, workspace, documents.readable, document_id)
-    except NotFound:
-        return False
+        await database.run(look)
+    except (NotAuthenticated, NotFound):
+        raise
     except ChainError:
-        return True  # the database is away, which says nothing about rights
-    return True
+        pass  # the database is away, which says nothing about rights
+
+
+def _caller_now(request: HttpRequest) -> Caller:
+    """The caller, looked up again by what they came with (database work). Raises NotAuthenticated."""
+    if caller_of(request).by_token:
+        return access.from_token(request.headers.get("Authorization", "").partition(" ")[2])
+    return access.from_session_key(request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
 
 
 def tag_of(page: Sequence[Any], following: UUID | None) -> str:

@@ -10,13 +10,18 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from django.conf import settings
 from django.db.models import F
+from django.test import Client as Browser
 from django.test import RequestFactory
 
+from accounts import tokens
 from accounts.models import Membership
 from kernel import database
+from tests.conftest import Person
 from tests.support.server import Server
 from tests.support.stage import eventually, within
+from tests.support.stage import settings as options
 from tests.vectorstore.rest.conftest import Place
 from vectorstore import collections, watching
 from vectorstore.models import CollectionMember, Document
@@ -87,10 +92,14 @@ def daphne(live_database: None, server_env: dict[str, str]) -> Iterator[Server]:
 
 
 @contextmanager
-def stream(place: Place, document: str, who: str = "viewer", *, server: Server | None = None) -> Iterator[Any]:
+def stream(
+    place: Place, document: str, who: str = "viewer", *, server: Server | None = None, timeout: float = 20
+) -> Iterator[Any]:
     headers = {"Authorization": f"Bearer {place.people[who].token}"}
     url = f"{(server or place.server).url}/api/v1/documents/{document}/events"
-    with httpx.stream("GET", url, headers=headers, params={"workspace": str(place.workspace)}, timeout=20) as response:
+    with httpx.stream(
+        "GET", url, headers=headers, params={"workspace": str(place.workspace)}, timeout=timeout
+    ) as response:
         yield response
 
 
@@ -180,6 +189,17 @@ class TestTheStream:
             assert list(told) == []
         assert server.ended(10) == 0
 
+    async def test_it_ends_with_the_token_that_it_was_asked_with(self, place: Place, spawn: Any) -> None:
+        server: Server = spawn(env=options(CHAT={"TOKEN_LIFETIME": 3.0, "REVALIDATE_SECONDS": 0.3}))
+        made = await queued(place)
+        viewer = place.people["viewer"]
+        late = replace(place, people={"viewer": replace(viewer, token=tokens.mint(viewer.user))}, server=server)
+        with stream(late, made, timeout=10) as response:
+            # It goes on for as long as the token holds, and the document isn't gone.
+            assert [name for name, _ in events(response)] == ["state"]
+        again = late.ask("viewer", "GET", f"/documents/{made}/events")
+        assert (again.status_code, again.json()["code"]) == (401, "sign_in_required")
+
     async def test_another_persons_document_has_none(self, at: Place) -> None:
         made = await queued(at)
         assert at.ask("other", "GET", f"/documents/{made}/events").status_code == 404
@@ -188,16 +208,20 @@ class TestTheStream:
 class TestWithinTheProcess:
     """What takes minutes at a server."""
 
-    @pytest.fixture
-    async def watch(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
+    @pytest.fixture(params=["token"])
+    async def watch(self, request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(rest, "HEARTBEAT", 0.05)
         monkeypatch.setattr(watching, "_LOOK", 0.02)
         made = await queued(place)
         member = place.people["member"]
-        request: Any = RequestFactory().get("/")
-        request.auth = member.caller
+        asked: Any = RequestFactory().get("/")
+        if request.param == "token":
+            asked.META["HTTP_AUTHORIZATION"] = f"Bearer {member.token}"
+        else:
+            asked.COOKIES[settings.SESSION_COOKIE_NAME] = await database.run(signed_in, member)
+        asked.auth = replace(member.caller, by_token=request.param == "token")
         row = await database.run(lambda: Document.objects.get(id=made))
-        return rest._stream(request, place.workspace, Watch(row.id, member.user.pk, seen(row)))
+        return rest._stream(asked, place.workspace, Watch(row.id, member.user.pk, seen(row)))
 
     async def until(self, told: Any, word: bytes) -> None:
         async with asyncio.timeout(10):
@@ -243,6 +267,22 @@ class TestWithinTheProcess:
         await self.until(watch, b"event: gone")
         embedding.cancel()
 
+    @pytest.mark.parametrize("watch", ["token", "cookie"], indirect=True)
+    async def test_who_has_signed_out_hears_no_more_and_is_not_told_that_it_is_gone(
+        self, watch: Any, place: Place
+    ) -> None:
+        await self.until(watch, b"still here")
+        await self.until(watch, b"still here")
+
+        def sign_out() -> None:
+            user = place.people["member"].user
+            user.set_password("another horse")  # ends the tokens and the sessions
+            user.save()
+
+        await database.run(sign_out)
+        assert b"gone" not in b"".join(await within(10, _all(watch)))
+        assert watcher_size() == 0
+
     async def test_a_database_that_is_away_for_a_moment_ends_no_stream(self, watch: Any, monkeypatch: Any) -> None:
         real, failed = watching._states, []
 
@@ -257,6 +297,13 @@ class TestWithinTheProcess:
         await database.run(Document.objects.filter(source="queued.md").update, state="ready")
         await self.until(watch, b'"ready"')
         assert len(failed) == 3
+
+
+def signed_in(person: Person) -> str:
+    """The session of their browser."""
+    browser = Browser()
+    browser.force_login(person.user)
+    return str(browser.session.session_key)
 
 
 async def _all(told: Any) -> list[bytes]:
