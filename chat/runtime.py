@@ -69,7 +69,7 @@ class Runtime:
         self.connections: set[Connected] = set()
         self.warm = False
         self._drained: asyncio.Task[None] | None = None
-        self._ending = False
+        self._signals = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._original_handlers: dict[int, Any] = {}
 
@@ -148,21 +148,21 @@ class Runtime:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Drain first, then let the server's own handler end it; a second signal doesn't wait."""
         original = self._original_handlers[number]
-        if self._drained is not None:
-            self._ending = True
+        # Counted here: the drain begins with the loop's next round, and a second signal may be faster.
+        self._signals += 1
+        if self._signals > 1:
             _call(original, number, frame)
             return
         self.loop.call_soon_threadsafe(self._start_drain, lambda: _call(original, number, frame))
 
     def _start_drain(self, then: Callable[[], None]) -> None:
-        if self._drained is None:
-            self._drained = asyncio.create_task(self.drain(), name="chain-drain")
-            # A server that a second signal has ended meanwhile would take another call for a signal of its own.
-            self._drained.add_done_callback(lambda _: None if self._ending else then())
+        self._drained = asyncio.create_task(self.drain(), name="chain-drain")
+        # A server that a second signal has ended meanwhile would take another call for a signal of its own.
+        self._drained.add_done_callback(lambda _: None if self._signals > 1 else then())
 
     async def drain(self) -> None:
         """Say goodbye, let the turns end or hand them over, close the sockets in batches."""
-        options = config().chat
+        options, began = config().chat, monotonic()
         logger.info("action=drain sockets=%d turns=%d", len(self.connections), len(self.runner.jobs))
         self.runner.draining = True
         for one in self.connections:
@@ -177,6 +177,7 @@ class Runtime:
                 async with asyncio.timeout(5):
                     await asyncio.gather(*(one.close(Close.RESTART) for one in batch), return_exceptions=True)
             await asyncio.sleep(0.05)
+        logger.info("action=drained seconds=%.1f", monotonic() - began)
 
     def goodbye(self, reason: str = "restart") -> protocol.Goodbye:
         """Each socket gets a time of its own, so that they don't all come back at once."""
