@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
@@ -119,7 +120,12 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 @api.exception_handler(RequestDataTooBig)
 def on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-    return _answer(request, status=413, code=TooLarge.code, message=TooLarge.default_message)
+    # Django counts files by themselves: what is too long for JSON can go as one.
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    how = "send a long text as a file (POST /collections/{id}/documents), or raise DATA_UPLOAD_MAX_MEMORY_SIZE"
+    return _answer(
+        request, status=413, code=TooLarge.code, message=f"Without its files a request has at most {most} bytes; {how}."
+    )
 
 
 @api.exception_handler(TooManyFilesSent)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from kernel import database
 from kernel.conf import config
@@ -79,6 +80,16 @@ async def test_a_file_that_is_too_large_doesnt_keep_the_others(place: Place) -> 
     large = b"x" * (config().vector_store.max_document_bytes + 1)
     made = send(place, ("large.txt", large), ("small.txt", b"small"))
     assert [(each["outcome"], each["code"]) for each in made] == [("refused", "too_large"), ("queued", "")]
+
+
+async def test_a_text_that_is_too_long_for_json_is_told_how_it_gets_in(place: Place) -> None:
+    text = "word " * (settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 5)
+    refused = place.ask("member", "POST", f"{HERE}/text", json={"source": "long.txt", "text": text})
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    for way in (f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes", "as a file", "DATA_UPLOAD_MAX_MEMORY_SIZE"):
+        assert way in refused.json()["message"]
+    [made] = send(place, ("long.txt", text.encode()))
+    assert made["outcome"] == "queued"
 
 
 async def test_a_form_that_makes_no_sense_is_refused(place: Place) -> None:
