@@ -7,7 +7,7 @@ before anybody sees it (vectorstore.searching).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from pgvector import Vector
@@ -15,13 +15,32 @@ from pgvector import Vector
 from vectorstore.filters import Filter, Sql
 from vectorstore.values import Scored, SetInfo
 
-#: Matches whose words are weighed: what a common word finds beyond these is not looked at.
+#: Matches whose words are weighed, and of each kind of words where it is known which ones are rare: what a common word
+#: finds beyond these is not looked at.
 MOST_MATCHES: Final = 500
+MOST_RARE_MATCHES: Final = 200
 #: Characters of a question, and words of it, that the text part reads.
 MOST_CHARACTERS: Final = 2000
 _MOST_WORDS: Final = 32
 #: A word, or words in quotation marks, that must not occur.
 _NEGATED = re.compile(r'(?<!\S)-(?:"[^"]*"?|\S+)')
+
+
+class Common(NamedTuple):
+    """The most common words (lexemes) of all passages, and the share of them that each is in: arrays, as PostgreSQL
+    writes them. `passages`: how many there are where the words are looked for.
+    """
+
+    words: str = "{}"
+    shares: str = "{}"
+    passages: int = 0
+
+    @property
+    def most_matches(self) -> int:
+        return MOST_RARE_MATCHES if self.passages else MOST_MATCHES
+
+
+NOT_COMMON: Final = Common()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +83,12 @@ def nearest(vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing:
         WHERE v.vector_set_id = %s
             AND EXISTS (SELECT FROM vectorstore_vectorset s WHERE s.id = %s AND s.workspace_id = %s)
         ORDER BY distance LIMIT %s"""  # noqa: S608  made of our own parts
-    return text, [as_text(vector), *values, vectors.id, vectors.id, vectors.workspace_id, limit]
+    return text, [Vector(list(vector)), *values, vectors.id, vectors.id, vectors.workspace_id, limit]
 
 
 def distance(vectors: SetInfo) -> str:
-    """The cosine distance of `v.embedding` to a vector that is given as text."""
+    """The cosine distance of `v.embedding` to a vector that is given."""
     return "v.embedding <=> %s::vector"
-
-
-def as_text(vector: Sequence[float]) -> str:
-    text: str = Vector(list(vector)).to_text()
-    return text
 
 
 def given(scored: Sequence[Scored], *, limit: int, narrowing: Narrowing) -> Sql:
@@ -92,24 +106,47 @@ def none_near() -> Sql:
     return "SELECT NULL::uuid AS chunk_id, NULL::float8 AS distance WHERE false", []
 
 
-def asked(language: str, question: str) -> Sql:
-    """A row with the question as two queries: `every_word`, as websearch_to_tsquery reads it, and `any_word`."""
-    question = question[:MOST_CHARACTERS]
+def asked(language: str, question: str, common: Common = NOT_COMMON) -> Sql:
+    """A row with the question as queries: `every_word`, as websearch_to_tsquery reads it; `any_word`; `rare_word` of
+    those words that match the fewest, together no more than are weighed; `next_word`, the least common of the others.
+
+    Words that are not among the `common` ones count as rare.
+    """
+    question, most = question[:MOST_CHARACTERS], common.most_matches
     negated = " ".join(_NEGATED.findall(question))
+    queries = ", ".join(
+        f"CASE WHEN {name} IS NULL THEN ''::tsquery ELSE {name}::tsquery && negated END AS {name}"
+        for name in ("any_word", "rare_word", "next_word")
+    )
     text = f"""
-        SELECT websearch_to_tsquery(%s::regconfig, %s) AS every_word,
-            CASE WHEN words IS NULL THEN ''::tsquery
-                ELSE words::tsquery && websearch_to_tsquery(%s::regconfig, %s) END AS any_word
+        SELECT every_word, {queries}
         FROM (
-            SELECT string_agg('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''', ' | ') AS words
-            FROM (SELECT lexeme FROM unnest(to_tsvector(%s::regconfig, %s)) LIMIT {_MOST_WORDS}) AS few
+            SELECT websearch_to_tsquery(%s::regconfig, %s) AS every_word,
+                websearch_to_tsquery(%s::regconfig, %s) AS negated
+        ) AS whole, (
+            SELECT string_agg(word, ' | ') AS any_word,
+                string_agg(word, ' | ') FILTER (WHERE together <= {most}) AS rare_word,
+                string_agg(word, ' | ') FILTER (
+                    WHERE together > {most} AND together - matches <= {most}
+                ) AS next_word
+            FROM (
+                SELECT '''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' AS word,
+                    matches, sum(matches) OVER (ORDER BY matches, lexeme) AS together
+                FROM (
+                    SELECT few.lexeme, coalesce(c.share * %s, 0) AS matches
+                    FROM (SELECT lexeme FROM unnest(to_tsvector(%s::regconfig, %s)) LIMIT {_MOST_WORDS}) AS few
+                    LEFT JOIN unnest(%s::text[], %s::float8[]) AS c (lexeme, share) ON c.lexeme = few.lexeme
+                ) AS weighed
+            ) AS ordered
         ) AS found"""  # noqa: S608  made of our own parts
-    return text, [language, question, language, negated, language, _NEGATED.sub(" ", question)]
+    of_words = [common.passages, language, _NEGATED.sub(" ", question), common.words, common.shares]
+    return text, [language, question, language, negated, *of_words]
 
 
-def matching(collection_id: UUID, *, limit: int, narrowing: Narrowing) -> Sql:
-    """Two more parts, after one that is called `asked`: `strict`, and `words` with `chunk_id`, `rank` (0 to 1) and
-    whether it has `every` word. Chunks that have only some are looked for when none has all.
+def matching(collection_id: UUID, *, limit: int, enough: int, most: int, narrowing: Narrowing) -> Sql:
+    """More parts, after one that is called `asked`; the last is `words` with `chunk_id`, `rank` (0 to 1) and whether it
+    has `every` word. Chunks that have only some are looked for when none has all: those with rare words first, and
+    others if these are not `enough`; `most` of each.
     """
     conditions, values = narrowing.conditions()
     found = f"""
@@ -119,14 +156,19 @@ def matching(collection_id: UUID, *, limit: int, narrowing: Narrowing) -> Sql:
     # By how many of the words it has, wherever they stand: a title's words would outweigh all others.
     some = "ts_rank('{1, 1, 1, 1}', terms, (SELECT any_word FROM asked), 32)::float8 AS rank"
     text = f"""
-        strict AS MATERIALIZED ({found.replace(":query", "every_word")} LIMIT {MOST_MATCHES}),
-        loose AS MATERIALIZED (
-            {found.replace(":query", "any_word")} AND NOT EXISTS (SELECT FROM strict) LIMIT {MOST_MATCHES}
+        strict AS MATERIALIZED ({found.replace(":query", "every_word")} LIMIT {most}),
+        rare AS MATERIALIZED (
+            {found.replace(":query", "rare_word")} AND NOT EXISTS (SELECT FROM strict) LIMIT {most}
+        ),
+        others AS MATERIALIZED (
+            {found.replace(":query", "next_word")} AND NOT l.terms @@ (SELECT rare_word FROM asked)
+                AND NOT EXISTS (SELECT FROM strict) AND (SELECT count(*) FROM rare) < %s LIMIT {most}
         ),
         words AS MATERIALIZED (
             SELECT chunk_id, {every}, true AS every FROM strict
             UNION ALL
-            SELECT chunk_id, {some}, false FROM loose
+            SELECT chunk_id, {some}, false FROM (SELECT * FROM rare UNION ALL SELECT * FROM others) AS loose
             ORDER BY rank DESC, chunk_id LIMIT %s
         )"""  # noqa: S608  made of our own parts
-    return text, [collection_id, *values, collection_id, *values, limit]
+    where = [collection_id, *values]
+    return text, [*where, *where, *where, enough, limit]

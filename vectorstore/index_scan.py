@@ -11,6 +11,8 @@ from math import isqrt
 from typing import Any, Final
 from uuid import UUID
 
+from pgvector import Vector
+
 from vectorstore import candidates, filters
 from vectorstore.candidates import Narrowing
 from vectorstore.filters import Filter, Sql
@@ -48,8 +50,9 @@ def depth(vectors: SetInfo, limit: int, *, sure: int | None = None) -> Depth:
     With more passages than `few`, going on in the index takes less time than comparing them all, and finds nearly all:
     the first grows with their number, the second falls with it.
     """
-    wanted = limit + max(5, limit // 2)
-    ef = min(max(_LEAST_EF, wanted, 4 * (limit if sure is None else sure)), _MOST_EF)
+    sure = limit if sure is None else sure
+    wanted = limit + max(5, sure // 2)
+    ef = min(max(_LEAST_EF, wanted, 4 * sure), _MOST_EF)
     few = max(2_000, 4 * isqrt(wanted * vectors.index_rows))
     return Depth(
         ef=ef,
@@ -81,7 +84,9 @@ def settings(vectors: SetInfo, limit: int, *, sure: int | None = None) -> dict[s
     }
 
 
-def nearest(vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing: Narrowing) -> Sql:
+def nearest(
+    vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing: Narrowing, sure: int | None = None
+) -> Sql:
     """`chunk_id` and cosine `distance` of the nearest of a set in PostgreSQL: by its index, if there is one.
 
     An index behind a filter is for `narrowed`, within the search's transaction.
@@ -90,13 +95,13 @@ def nearest(vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing:
         return candidates.nearest(vectors, vector, limit=limit, narrowing=narrowing)
     if narrowing:
         return candidates.none_near()
-    given = candidates.as_text(vector)
-    return _in_order(vectors, given, _ordered(vectors, given, depth(vectors, limit).wanted), limit)
+    given = Vector(list(vector))
+    return _in_order(vectors, given, _ordered(vectors, given, depth(vectors, limit, sure=sure).wanted), limit)
 
 
 def narrowed(cursor: Any, vectors: SetInfo, vector: Sequence[float], *, limit: int, narrowing: Narrowing) -> Sql:
     """The same of a set with an index behind a filter, after a try (one statement) of whether the nearest pass."""
-    given, how = candidates.as_text(vector), depth(vectors, limit)
+    given, how = Vector(list(vector)), depth(vectors, limit)
     passed: list[tuple[UUID, float]] = []
     # Some documents of a large set are too few to try it.
     if not narrowing.documents:
@@ -110,7 +115,7 @@ def narrowed(cursor: Any, vectors: SetInfo, vector: Sequence[float], *, limit: i
     return _in_order(vectors, given, _thorough(vectors, given, how, narrowing), limit)
 
 
-def _in_order(vectors: SetInfo, given: str, found: Sql, limit: int) -> Sql:
+def _in_order(vectors: SetInfo, given: Vector, found: Sql, limit: int) -> Sql:
     """What was found, by the distance of its whole vectors."""
     text, values = found
     text = f"""
@@ -120,7 +125,7 @@ def _in_order(vectors: SetInfo, given: str, found: Sql, limit: int) -> Sql:
     return text, [given, *values, vectors.id, vectors.workspace_id, limit]
 
 
-def _ordered(vectors: SetInfo, given: str, count: int, condition: str = "true", values: Sequence[Any] = ()) -> Sql:
+def _ordered(vectors: SetInfo, given: Vector, count: int, condition: str = "true", values: Sequence[Any] = ()) -> Sql:
     """The first `count` in the index's order. The set's id stands in the text: only a constant proves that the index,
     which holds this set alone, has all that is asked for.
     """
@@ -128,7 +133,7 @@ def _ordered(vectors: SetInfo, given: str, count: int, condition: str = "true", 
     text = f"""
         SELECT v.chunk_id, v.embedding FROM vectorstore_chunkvector v
         WHERE v.vector_set_id = '{vectors.id}' AND {condition}
-        ORDER BY v.embedding::{kind} <=> %s::{kind} LIMIT {count}"""  # noqa: S608  made of our own parts
+        ORDER BY v.embedding::{kind} <=> %s::vector::{kind} LIMIT {count}"""  # noqa: S608  made of our own parts
     return text, [*values, given]
 
 
@@ -141,20 +146,20 @@ def _passes(narrowing: Narrowing) -> Sql:
     )
 
 
-def _first(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
+def _first(vectors: SetInfo, given: Vector, how: Depth, narrowing: Narrowing) -> Sql:
     """Of the nearest, those that pass, no more than are wanted."""
     (nearest, values), (passes, filter_values) = _ordered(vectors, given, how.ef), _passes(narrowing)
     text = f"SELECT v.chunk_id, v.embedding FROM ({nearest}) v WHERE {passes} LIMIT {how.wanted}"  # noqa: S608  made of our own parts
     return text, [*values, *filter_values]
 
 
-def _further(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing, only_if: str = "true") -> Sql:
+def _further(vectors: SetInfo, given: Vector, how: Depth, narrowing: Narrowing, only_if: str = "true") -> Sql:
     """Those that pass, as far as the index is scanned."""
     passes, values = _passes(narrowing)
     return _ordered(vectors, given, how.further, f"{only_if} AND {passes}", values)
 
 
-def _thorough(vectors: SetInfo, given: str, how: Depth, narrowing: Narrowing) -> Sql:
+def _thorough(vectors: SetInfo, given: Vector, how: Depth, narrowing: Narrowing) -> Sql:
     """All that pass, if they are few; else those that are found further on. A condition without a column of the row is
     tested once, before anything is read, so only one of the two branches runs.
     """

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.utils import timezone
 
-from kernel import database, jobs
+from kernel import caches, database, jobs
 from kernel.conf import config as settings
 from kernel.errors import Invalid, NotFound, TooLarge
 from kernel.text import storable
@@ -20,6 +20,7 @@ from vectorstore import claims, drafting, figures, indexing, outside, ranking, r
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
+from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.searching import Plan
 from vectorstore.values import (
@@ -37,6 +38,9 @@ from vectorstore.values import (
 )
 
 _MOST_COLLECTIONS = 1000
+#: Collections as searches found them, by the workspace, the reader and how they were named. A search's statement finds
+#: nothing in one that has changed since, or that the reader may no longer read, and it is looked up again.
+_seen: caches.Cache[tuple[UUID, object, str | UUID], CollectionInfo] = caches.Cache("collections", 1000)
 
 if TYPE_CHECKING:
     from vectorstore.langchain import ManagerRetriever
@@ -112,16 +116,24 @@ class VectorStoreManager:
         """
         request = searching.checked(query, **options)
         which = searching.narrowing(request)
-        # Looked up first: a workspace without documents should not pay a remote provider for each question.
         named = request.collection if isinstance(request.collection, UUID) else _named(request.collection)
+        who = (self._scope.workspace_id, self._scope.reader, named)
+        known = _seen.get(who)
+        try:
+            hits = await self._hits(known, request, which) if known and request.query else []
+        except EmbeddingMismatch:  # of a set that may have been replaced
+            hits, known = [], None
+        if hits:
+            return hits
+        # Looked up first: a workspace without documents should not pay a remote provider for each question.
         found = await self._scope.run(searching.collection, named)
         if found is None and must_exist:
             raise NotFound("There is no such collection.")
-        if found is None or not request.query:
+        if found is None or not request.query or found == known:
             return []
-        plan = await self._plan(found, request, which)
-        hits = await self._scope.tuned(searching.settings(plan)).run(searching.find, plan)
-        return await self._finished(plan, hits)
+        if found.active.backend == rows.BESIDE:
+            _seen.put(who, found)
+        return await self._hits(found, request, which)
 
     async def submit(self, *, collection: str | UUID | None = None, tell: bool = True, **upload: Any) -> Submitted:
         """Take in a file's bytes (`content`) or a `url` under its `source`: workers read, cut and embed it.
@@ -182,6 +194,10 @@ class VectorStoreManager:
         """
         names = await self._scope.run(figures.stores)
         return list(await asyncio.gather(*(figures.health(name, self._scope.workspace_id) for name in names)))
+
+    async def _hits(self, found: CollectionInfo, request: SearchRequest, which: Narrowing) -> list[Hit]:
+        plan = await self._plan(found, request, which)
+        return await self._finished(plan, await searching.hits(self._scope, plan))
 
     async def _plan(self, found: CollectionInfo, request: SearchRequest, which: Narrowing) -> Plan:
         if request.mode == "text":

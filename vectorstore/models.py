@@ -237,7 +237,8 @@ class ChunkLookup(models.Model):
 
     class Meta:
         indexes = [
-            GinIndex(fields=["terms"], name="chunklookup_terms"),
+            # Both at once: a common word of a large table is in few passages of a small collection.
+            GinIndex(fields=["collection", "terms"], name="chunklookup_words"),
             GinIndex(fields=["metadata"], name="chunklookup_metadata", opclasses=["jsonb_path_ops"]),
         ]
 

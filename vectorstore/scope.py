@@ -7,15 +7,18 @@ security lets the connection see no other workspace's rows, whatever the query s
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+import psycopg
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import ADMINS, Membership
 from kernel import database
+from vectorstore.filters import Sql
 from vectorstore.models import (
     Access,
     Chunk,
@@ -23,8 +26,10 @@ from vectorstore.models import (
     CollectionMember,
     Document,
     IngestJob,
+    SetState,
     VectorSet,
 )
+from vectorstore.values import CollectionInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,16 +69,43 @@ class Scope:
 
         return await database.run(walled)
 
+    async def ask(self, statement: Callable[[Self], Sql], *, planned_once: bool) -> list[tuple[Any, ...]]:
+        """The rows of one statement behind the wall, in one round trip: a transaction takes four, and so does `run`.
+
+        `statement(scope)` gives it. `planned_once`: whatever its values are, PostgreSQL goes about it in the same way,
+        so a connection keeps the plan for the statements of the same text.
+        """
+        return await database.run(self._ask, statement, planned_once=planned_once)
+
+    def _ask(self, statement: Callable[[Self], Sql], *, planned_once: bool) -> list[tuple[Any, ...]]:
+        text, values = statement(self)
+        if connection.in_atomic_block:
+            with self.wall(), connection.cursor() as cursor:
+                cursor.execute(text, values)
+                return list(cursor.fetchall())
+        connection.ensure_connection()
+        settings = self._behind_wall | ({"plan_cache_mode": "force_generic_plan"} if planned_once else {})
+        # What is sent in a pipeline is one transaction up to its end.
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            _cursor(_PreparedCursor).execute(*_setting(settings))
+            cursor = _cursor(_PreparedCursor if planned_once else _Cursor)
+            cursor.execute(text, values)
+        return list(cursor.fetchall())
+
     @contextmanager
     def wall(self) -> Iterator[None]:
         """A transaction in which the connection sees the rows of this workspace alone."""
         nested = connection.in_atomic_block
         with transaction.atomic():
-            _set({"chain.workspace": str(self.workspace_id), **self._settings})
+            _set(self._behind_wall)
             yield
         if nested:
             # The setting lasts as long as the outermost transaction, which isn't ours.
             _set({"chain.workspace": ""})
+
+    @property
+    def _behind_wall(self) -> dict[str, str]:
+        return {"chain.workspace": str(self.workspace_id), **self._settings}
 
     @property
     def collections(self) -> QuerySet[Any]:
@@ -86,6 +118,10 @@ class Scope:
         theirs = CollectionMember.objects.filter(collection_id=OuterRef("pk"), user_id=self.reader)
         admins = Membership.objects.filter(workspace_id=self.workspace_id, user_id=self.reader, role__in=ADMINS)
         return found.filter(Q(access=Access.WORKSPACE) | Exists(theirs) | Exists(admins))
+
+    def readable(self, found: CollectionInfo) -> Sql:
+        """`id` and `name` of a collection, if the reader may read it and it still is what was found."""
+        return _readable(self.workspace_id, self.reader, found)
 
     @property
     def documents(self) -> QuerySet[Any]:
@@ -110,7 +146,44 @@ class Scope:
         return found
 
 
+@lru_cache(1024)
+def _readable(workspace_id: UUID, reader: int | _Trusted | None, found: CollectionInfo) -> Sql:
+    """Kept as text: Django takes longer to make it than PostgreSQL to answer it."""
+    active = found.active
+    same: dict[str, Any] = {"name": found.name, "language": found.language}
+    of_set = {"id": active.id, "state": SetState.ACTIVE, "index": active.index, "index_type": active.index_type}
+    same |= {f"vector_sets__{name}": value for name, value in of_set.items()}
+    rows = Scope(workspace_id, reader).collections.filter(id=found.id, **same)
+    text, values = rows.values("id", "name").query.sql_with_params()
+    return text, list(values)
+
+
 def _set(settings: Mapping[str, str]) -> None:
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {calls}", [each for pair in settings.items() for each in pair])
+        cursor.execute(*_setting(settings))
+
+
+def _setting(settings: Mapping[str, str]) -> Sql:
+    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+    return f"SELECT {calls}", [each for pair in settings.items() for each in pair]
+
+
+class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
+    """Sends values beside a statement, where Django's own writes them into its text."""
+
+    prepares = False
+
+    def execute(self, query: Any, params: Any = None, **how: Any) -> Self:
+        return super().execute(query, params, **{"prepare": self.prepares} | how)
+
+
+class _PreparedCursor(_Cursor):
+    """Keeps the statement in the connection; psycopg lets go of those that were not used for long."""
+
+    prepares = True
+
+
+def _cursor(kind: type[_Cursor]) -> Any:
+    """A cursor of Django's connection, with what Django has around each: wrappers, and the log of queries."""
+    made: Any = kind(connection.connection)
+    return connection.make_debug_cursor(made) if connection.queries_logged else connection.make_cursor(made)

@@ -8,16 +8,18 @@ that the reader may read, behind the wall of vectorstore.scope, and gives nothin
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import Q
+from pgvector import Vector
 
 from kernel.errors import Invalid
 from kernel.text import storable
 from llm.registry import rerankers
-from vectorstore import candidates, filters, index_scan, rows
+from vectorstore import candidates, filters, index_scan, rows, words
 from vectorstore.candidates import Narrowing
 from vectorstore.filters import Sql
 from vectorstore.models import ChunkVector
@@ -88,7 +90,7 @@ class Plan:
 
 def nearest(found: CollectionInfo, request: SearchRequest, which: Narrowing, vector: Sequence[float]) -> Sql:
     """The vector part of a search of a set in PostgreSQL."""
-    return index_scan.nearest(found.active, vector, limit=depth(request), narrowing=which)
+    return index_scan.nearest(found.active, vector, limit=depth(request), narrowing=which, sure=_sure(request))
 
 
 def settings(plan: Plan) -> dict[str, str]:
@@ -119,16 +121,30 @@ def passing(scope: Scope, found: CollectionInfo, which: Narrowing, scored: Seque
     return [each for each in scored if each.chunk_id in visible]
 
 
+async def hits(scope: Scope, plan: Plan) -> list[Hit]:
+    """The hits of a plan, best first."""
+    tuned = scope.tuned(settings(plan))
+    if _is_tried(plan):
+        return await tuned.run(find, plan)
+    planned_once = not plan.narrowing and (plan.vector is None or index_scan.is_ready(plan.collection.active))
+    rows = await tuned.ask(partial(statement, plan=plan), planned_once=planned_once)
+    return [_hit(row) for row in rows]
+
+
 def find(scope: Scope, plan: Plan) -> list[Hit]:
-    """The hits of a plan, best first: a unit for Scope.run."""
+    """The same as a unit for Scope.run: first it is tried how a filter is best met."""
     with connection.cursor() as cursor:
-        if plan.vector is not None and plan.narrowing and index_scan.is_ready(plan.collection.active):
+        if plan.vector is not None and _is_tried(plan):
             near = index_scan.narrowed(
                 cursor, plan.collection.active, plan.vector, limit=depth(plan.request), narrowing=plan.narrowing
             )
             plan = replace(plan, near=near)
         cursor.execute(*statement(scope, plan))
         return [_hit(row) for row in cursor.fetchall()]
+
+
+def _is_tried(plan: Plan) -> bool:
+    return plan.vector is not None and bool(plan.narrowing) and index_scan.is_ready(plan.collection.active)
 
 
 def vectors(scope: Scope, of: SetInfo, chunk_ids: Sequence[UUID]) -> dict[UUID, list[float]]:
@@ -170,39 +186,29 @@ def _joined(pieces: Sequence[tuple[str, int, int]]) -> Passage | None:
 
 
 def statement(scope: Scope, plan: Plan) -> Sql:
-    readable, readable_values = (
-        scope.collections.filter(id=plan.collection.id).values("id", "name").query.sql_with_params()
-    )
+    found = plan.collection
+    readable, readable_values = scope.readable(found)
     near, near_values = plan.near
     parts = [f"readable AS MATERIALIZED ({readable})", f"near AS MATERIALIZED ({near})"]
     values = [*readable_values, *near_values]
-    for part, part_values in _text_parts(plan):
+    for part, part_values in (*_text_parts(plan), _found(plan)):
         parts.append(part)
         values += part_values
-    score, kept, kept_values = _scored(plan.request)
-    similarity, similarity_values = _similarity(plan)
-    # `fused` is materialized for its coalesce(): row security would not let one look a chunk up by its key, and every
-    # chunk of the collection would be read.
+    similarity, similarity_values = _similarity(plan, "f")
+    # Parts are materialized: row security lets no other condition look a chunk up by its key, and every chunk of the
+    # collection would be read.
     text = f"""
         WITH {", ".join(parts)},
-        placed AS (
-            SELECT chunk_id, distance, row_number() OVER (ORDER BY distance, chunk_id) AS place
-            FROM near WHERE distance <> 'NaN'
-        ),
-        ranked AS (SELECT *, row_number() OVER (ORDER BY rank DESC, chunk_id) AS place FROM words),
-        fused AS MATERIALIZED (
-            SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, w.every, {score} AS score, {similarity} AS similarity
-            FROM placed n FULL JOIN ranked w ON w.chunk_id = n.chunk_id
-        )
+        best AS MATERIALIZED (SELECT * FROM found ORDER BY score DESC, chunk_id LIMIT %s)
         SELECT c.id, c.document_id, d.title, d.source, c.text, f.score, c.start, c."end", r.id, r.name, c.position,
-            d.metadata || c.metadata, f.similarity, coalesce(d.dated_at, d.created_at)
-        FROM fused f
+            d.metadata || c.metadata, {similarity}, coalesce(d.dated_at, d.created_at)
+        FROM best f
         JOIN vectorstore_chunk c ON c.id = f.chunk_id
         JOIN vectorstore_document d ON d.id = c.document_id
         JOIN readable r ON r.id = c.collection_id
-        WHERE c.workspace_id = %s {kept}
-        ORDER BY f.score DESC, c.id LIMIT %s"""  # noqa: S608  made of our own parts
-    return text, [*values, *similarity_values, scope.workspace_id, *kept_values, pool(plan.request)]
+        WHERE c.workspace_id = %s
+        ORDER BY f.score DESC, f.chunk_id"""  # noqa: S608  made of our own parts
+    return text, [*values, pool(plan.request), *similarity_values, scope.workspace_id]
 
 
 def depth(request: SearchRequest) -> int:
@@ -217,41 +223,61 @@ def _sure(request: SearchRequest) -> int:
 
 def _text_parts(plan: Plan) -> list[Sql]:
     if plan.request.mode == "vector":
-        return [("words AS (SELECT NULL::uuid AS chunk_id, NULL::float8 AS rank, false AS every WHERE false)", [])]
-    question, values = candidates.asked(plan.collection.language, plan.request.query)
-    matching = candidates.matching(plan.collection.id, limit=depth(plan.request), narrowing=plan.narrowing)
+        return []
+    found, request, common = plan.collection, plan.request, words.common(plan.collection.active)
+    question, values = candidates.asked(found.language, request.query, common)
+    matching = candidates.matching(
+        found.id, limit=depth(request), enough=request.k, most=common.most_matches, narrowing=plan.narrowing
+    )
     return [(f"asked AS MATERIALIZED ({question})", values), matching]
 
 
-def _scored(request: SearchRequest) -> tuple[str, str, list[Any]]:
-    """The expression of a hit's score, and the condition that leaves out what is below `min_score`."""
-    least = [] if request.min_score is None else [request.min_score]
-    if request.mode == "vector":
-        return "1 - n.distance", "AND f.score >= %s" if least else "", least
-    if request.mode == "text":
-        return "w.rank", "AND f.score >= %s" if least else "", least
-    fused = "(coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + w.place), 0))::float8 * 61 / 2"
-    return fused, "AND (f.every OR f.similarity >= %s)" if least else "", least
+def _found(plan: Plan) -> Sql:
+    """The part with each candidate's `score`, without those that are below `min_score`, and its `distance` if known."""
+    text, least = _SCORED[plan.request.mode], plan.request.min_score
+    if least is None:
+        return f"found AS ({text})", []
+    if plan.request.mode != "hybrid":
+        return f"found AS (SELECT * FROM ({text}) f WHERE f.score >= %s)", [least]  # noqa: S608  made of our own parts
+    similarity, values = _similarity(plan, "f")
+    return f"found AS (SELECT * FROM ({text}) f WHERE f.every OR {similarity} >= %s)", [*values, least]  # noqa: S608  as above
 
 
-def _similarity(plan: Plan) -> Sql:
+_SCORED: Final = {
+    "vector": "SELECT chunk_id, distance, 1 - distance AS score FROM near WHERE distance <> 'NaN'",
+    "text": "SELECT chunk_id, NULL::float8 AS distance, rank AS score FROM words",
+    "hybrid": """
+        SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, n.distance, w.every,
+            (coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + w.place), 0))::float8 * 61 / 2 AS score
+        FROM (
+            SELECT *, row_number() OVER (ORDER BY distance, chunk_id) AS place FROM near WHERE distance <> 'NaN'
+        ) n
+        FULL JOIN (SELECT *, row_number() OVER (ORDER BY rank DESC, chunk_id) AS place FROM words) w
+            ON w.chunk_id = n.chunk_id""",
+}
+
+
+def _similarity(plan: Plan, of: str) -> Sql:
     """The similarity of a hit; one that was found by its words alone is compared now, if PostgreSQL has its vector."""
     if plan.request.mode != "hybrid" or plan.vector is None:
-        return "1 - n.distance", []
-    text = f"""coalesce(1 - n.distance, nullif((
+        return f"1 - {of}.distance", []
+    text = f"""coalesce(1 - {of}.distance, nullif((
         SELECT 1 - ({candidates.distance(plan.collection.active)}) FROM vectorstore_chunkvector v
-        WHERE v.vector_set_id = %s AND v.chunk_id = w.chunk_id), 'NaN'))"""  # noqa: S608  made of our own parts
-    return text, [candidates.as_text(plan.vector), plan.collection.active.id]
+        WHERE v.vector_set_id = %s AND v.chunk_id = {of}.chunk_id), 'NaN'))"""  # noqa: S608  made of our own parts
+    return text, [Vector(list(plan.vector)), plan.collection.active.id]
+
+
+_COLUMNS: Final = (
+    "id", "document_id", "title", "source", "text", "score", "start", "end", "collection_id", "collection",
+    "position", "metadata", "similarity", "dated_at",
+)  # fmt: skip
 
 
 def _hit(row: Sequence[Any]) -> Hit:
-    names = (
-        "id", "document_id", "title", "source", "text", "score", "start", "end", "collection_id", "collection",
-        "position", "metadata", "similarity", "dated_at",
-    )  # fmt: skip
-    found = dict(zip(names, row, strict=True))
+    found = dict(zip(_COLUMNS, row, strict=True))
     # Django has psycopg leave JSON as text.
-    return Hit(**found | {"metadata": json.loads(found["metadata"])})
+    found["metadata"] = json.loads(found["metadata"])
+    return Hit(**found)
 
 
 def _bounded(name: str, value: float, least: float, most: float) -> None:
