@@ -47,6 +47,7 @@ async def answer(turn: Turn, journal: RunJournal, trace: list[dict[str, Any]]) -
         before_order=turn.question_order,
         leaf=turn.leaf,
         epoch=turn.epoch,
+        as_of=turn.as_of,
     )
     definition = _definition(workflow) or workflows.DEFAULT_WORKFLOW
     async with aclosing(workflows.stream(definition, inputs, run=run)) as events:

@@ -28,7 +28,7 @@ from memory import exchange
 from memory import jobs as memory_jobs
 from memory.exchange import Change, Kind
 from memory.jobs import Needs
-from memory.truth import epoch_of
+from memory.truth import place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class Turn:
     leaf: UUID | None = None
     #: The session's `memory_epoch` when the run was committed, or when its turn came.
     epoch: int = 0
+    #: When that was its epoch, by this process's time.monotonic.
+    as_of: float = field(default_factory=monotonic)
     attempt: int = 1
     #: The number of the log row that was opened with this attempt.
     first_call: int = 0
@@ -320,7 +322,8 @@ def earlier_turns(turn: Turn) -> int:
 
 def in_its_turn(turn: Turn) -> Turn:
     """The turn as its time comes: what was deleted while it waited is not remembered."""
-    return replace(turn, epoch=epoch_of(turn.session_id))
+    place = place_of(turn.session_id)
+    return replace(turn, epoch=place.epoch, as_of=place.as_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +361,7 @@ def take_over(owner: str, *, limit: int, before: float) -> list[TakenOver]:
     Raises DatabaseUnavailable if the database answers only after `before`, by time.monotonic: while it was away the
     owners could not renew, so whose lease really ran out is not known.
     """
+    as_of = monotonic()
     with transaction.atomic():
         runs = list(
             Run.objects.filter(status=MessageStatus.PENDING, lease_expires_at__lt=Now())
@@ -370,7 +374,8 @@ def take_over(owner: str, *, limit: int, before: float) -> list[TakenOver]:
         for run in runs:
             run.attempt += 1
             Run.objects.filter(id=run.id).update(owner=owner, attempt=run.attempt, lease_expires_at=_lease_end())
-    return [TakenOver(turn=_turn(run, run.session, run.question), stop_requested=run.stop_requested) for run in runs]
+    taken = [replace(_turn(run, run.session, run.question), as_of=as_of) for run in runs]
+    return [TakenOver(turn=turn, stop_requested=run.stop_requested) for turn, run in zip(taken, runs, strict=True)]
 
 
 def restart(turn: Turn) -> tuple[ChatHistory, Turn]:

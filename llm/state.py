@@ -22,7 +22,7 @@ class WorkflowInput:
     """What a run is about. `before_order`: only the session's messages before this one are its history.
 
     `leaf` and `epoch`: the message that the question follows, and the state of the session's past that is remembered;
-    without `epoch` the session's active branch is its history.
+    without `epoch` the session's active branch is its history. `as_of`: when that was its state, by time.monotonic.
     """
 
     workspace_id: UUID
@@ -34,6 +34,7 @@ class WorkflowInput:
     variables: dict[str, Any] = field(default_factory=dict)
     leaf: UUID | None = None
     epoch: int | None = None
+    as_of: float | None = None
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """What chat tells memory: what was said in a turn, and that the past has changed."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from kernel.conf import config as settings
 from kernel.text import storable
 from llm.registry import memory_stores
 from memory.protocol import Store
-from memory.truth import REMEMBERED
+from memory.truth import REMEMBERED, TRUSTED
 
 logger = logging.getLogger(__name__)
 
@@ -85,25 +86,37 @@ async def remember(
 async def forget(session_id: UUID, *, epoch: int | None = None) -> None:
     """Drop every store's copy of a conversation as it was in that epoch; call it after the commit of a change.
 
-    Once it returns, no question is told anything by such a copy, however early it was sent. Best effort where a store
-    is away: nothing that is sent later recalls what was copied in an earlier epoch, and copies expire.
+    Once it returns, no question is told anything by such a copy, however early it was sent. Where a store is away, that
+    takes a second more: by then nobody reads what it kept in that epoch, and copies expire.
     """
+    everywhere = True
     for name in memory_stores.names():
         try:
             await open_store(name, session_id, epoch=epoch).aclear()
         except Exception as error:  # noqa: BLE001  a store that fails, of whosever, keeps no other's copy in place
             logger.warning("action=forget_later store=%s session=%s error=%s", name, session_id, type(error).__name__)
+            everywhere = False
+    if not everywhere:
+        await asyncio.sleep(1.1 * TRUSTED)
 
 
-def open_store(name: str, session_id: UUID, *, leaf: UUID | None = None, epoch: int | None = None) -> Store:
+def open_store(
+    name: str,
+    session_id: UUID,
+    *,
+    leaf: UUID | None = None,
+    epoch: int | None = None,
+    as_of: float | None = None,
+) -> Store:
     """The conversation's messages in the store of that name, on the branch that ends with the message `leaf`.
 
-    With an `epoch` (the session's `memory_epoch`) and no `leaf`, nothing was said before. Without an `epoch` the
-    session's active branch is looked up whenever the store is read. Raises Misconfigured for an unknown store.
+    With an `epoch` (the session's `memory_epoch`, `as_of` then or now) and no `leaf`, nothing was said before. Without
+    an `epoch` the session's active branch is looked up whenever the store is read. Raises Misconfigured for an unknown
+    store.
     """
     config: dict[str, Any] = {"session_id": session_id}
     if epoch is not None:
-        config |= {"leaf": leaf, "epoch": epoch}
+        config |= {"leaf": leaf, "epoch": epoch, "as_of": as_of}
     store: Store = memory_stores.get(name)(config)
     return store
 

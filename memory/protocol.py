@@ -17,7 +17,7 @@ class Store(Protocol):
 
     `config["leaf"]` (the id of the branch's last message; None: nothing was said) and `config["epoch"]` (it advances
     with every change of the past: a copy made in another epoch may hold what is deleted) are there together, or not at
-    all: then it is the session's active branch (memory.truth.place_of).
+    all: then it is the session's active branch (memory.truth.place_of). `config["as_of"]`: see memory.truth.Place.
     """
 
     async def aget_messages(self, *, limit: int, before_order: int | None = None) -> list[BaseMessage]:

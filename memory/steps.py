@@ -59,7 +59,7 @@ class MemoryStep(Step):
         inputs = state.inputs
         if inputs.session_id is not None:
             name = self.store or settings().memory.store
-            store = open_store(name, inputs.session_id, leaf=inputs.leaf, epoch=inputs.epoch)
+            store = open_store(name, inputs.session_id, leaf=inputs.leaf, epoch=inputs.epoch, as_of=inputs.as_of)
             memory = self._memory()
             # Kinds that read rows of their own are told whose.
             if hasattr(memory, "at"):

@@ -4,8 +4,10 @@ A branch is the path from a message up through its parents. ChatHistory and Chat
 they are named by their app label. Sync functions: units of work for kernel.database.run.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from django.apps import apps
@@ -17,16 +19,29 @@ ROLES = ("USER", "ASSISTANT")
 #: Places in a conversation are smaller.
 _EVERYTHING = 2**31 - 1
 
+#: Seconds for which a copy outside of this process is read after its epoch was known to be the session's. Who can't
+#: drop a copy waits for longer than that: then nobody reads it any more.
+TRUSTED = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a conversation is remembered from: the branch that ends with `leaf` (None: nothing was said before).
 
     `epoch` counts the changes of the session's past: what was copied in an earlier one may hold what is deleted now.
+    `as_of`: a moment at which it was the session's, by this process's time.monotonic.
     """
 
     leaf: UUID | None
     epoch: int
+    as_of: float = field(default_factory=monotonic)
+
+    @classmethod
+    def given(cls, config: Mapping[str, Any]) -> Self | None:
+        """The place in what a store's factory is given; None: wherever the session stands when the store is read."""
+        if "epoch" not in config:
+            return None
+        return cls(config.get("leaf"), config["epoch"], config.get("as_of") or monotonic())
 
 
 class Row(NamedTuple):
@@ -43,12 +58,10 @@ class Row(NamedTuple):
 def place_of(session_id: UUID) -> Place:
     """The session's active branch, which ends with its newest message; an empty place for a session that is gone."""
     sessions: Any = apps.get_model("chat", "ChatSession").objects
+    as_of = monotonic()
     found = sessions.filter(id=session_id).values_list("head_id", "memory_epoch").first()
-    return Place(*found) if found else Place(None, 0)
-
-
-def epoch_of(session_id: UUID) -> int:
-    return place_of(session_id).epoch
+    leaf, epoch = found or (None, 0)
+    return Place(leaf, epoch, as_of)
 
 
 def last_rows(session_id: UUID, *, limit: int, before_order: int | None = None, leaf: UUID | None = None) -> list[Row]:

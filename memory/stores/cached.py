@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import inf
+from time import monotonic
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
@@ -17,6 +19,9 @@ from memory.truth import Place, branch, place_of
 class CachedStore(ABC):
     """One conversation's tail, kept for one epoch; without a `place` it is wherever the session stands when asked."""
 
+    #: Seconds after `Place.as_of` in which the tail of an epoch is believed; bounded where a drop may fail.
+    trusted = inf
+
     def __init__(self, session_id: UUID, place: Place | None) -> None:
         self.session_id = session_id
         self._place = place
@@ -28,6 +33,8 @@ class CachedStore(ABC):
         if limit < 1 or place.leaf is None:
             return []
         entries = await self.read(place.epoch, limit)
+        if monotonic() - place.as_of > self.trusted:
+            entries = None
         if entries is not None:
             fitting = tail.view(entries, leaf=str(place.leaf), limit=limit, before_order=before_order)
             if fitting is not None:

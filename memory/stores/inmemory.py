@@ -54,6 +54,4 @@ class InMemoryStore(CachedStore):
 
 
 def create(config: dict[str, Any]) -> InMemoryStore:
-    return InMemoryStore(
-        config["session_id"], Place(config.get("leaf"), config["epoch"]) if "epoch" in config else None
-    )
+    return InMemoryStore(config["session_id"], Place.given(config))

@@ -33,5 +33,4 @@ class PostgresStore:
 
 
 def create(config: dict[str, Any]) -> PostgresStore:
-    place = Place(config.get("leaf"), config["epoch"]) if "epoch" in config else None
-    return PostgresStore(config["session_id"], place)
+    return PostgresStore(config["session_id"], Place.given(config))

@@ -2,8 +2,9 @@
 
 PostgreSQL stays the truth: a tail that is missing or does not fit (see memory.stores.tail) is rebuilt from it, and
 while Redis can't be reached it is read instead. Bounded in length, expires, holds nothing that can't be lost. The epoch
-is part of the key: a tail from before a deletion is never read again, also when Redis was away at the time. Once it is
-dropped, no reader that had looked at the rows before writes it again.
+is part of the key: a tail from before a deletion is not read by who comes later, also when Redis was away at the time;
+who came earlier believes it for a second alone. Once it is dropped, no reader that had looked at the rows before writes
+it again.
 """
 
 import logging
@@ -16,7 +17,7 @@ from kernel.errors import StoreUnavailable
 from memory.stores import keys, tail
 from memory.stores.cached import CachedStore
 from memory.stores.tail import Entry
-from memory.truth import Place
+from memory.truth import TRUSTED, Place
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 
 
 class RedisStore(CachedStore):
+    trusted = TRUSTED
+
     async def read(self, epoch: int, limit: int) -> Sequence[Entry] | None:
         try:
             async with redis.guarded() as client:
@@ -86,4 +89,4 @@ def _ttl() -> int:
 
 
 def create(config: dict[str, Any]) -> RedisStore:
-    return RedisStore(config["session_id"], Place(config.get("leaf"), config["epoch"]) if "epoch" in config else None)
+    return RedisStore(config["session_id"], Place.given(config))

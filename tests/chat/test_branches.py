@@ -1,6 +1,7 @@
 """Edit, regenerate, delete: the same for every process and every client, harmless to repeat, gone from every prompt."""
 
 import asyncio
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from django.db import transaction
 from chat import streams
 from chat.models import ChatHistory, ChatSession
 from kernel import database, redis
+from memory.stores import keys
 from tests.conftest import Person
 from tests.support import oracle
 from tests.support.client import Client
@@ -127,6 +129,7 @@ async def test_a_regenerated_answer_stands_beside_the_old_one_and_does_not_know_
         await client.ask(f"and then? [[{follow}]]")
         assert "a second try" in " ".join(prompted(provider, follow))
         assert "a first try" not in " ".join(prompted(provider, follow))
+        await level(client, watcher)
         await oracle.check(session_id, client, watcher)
 
 
@@ -234,6 +237,47 @@ async def test_a_question_that_waited_while_something_was_deleted_does_not_recal
         await client.answer(second["answer_id"])
         assert "canary" not in " ".join(prompted(provider, queued))
         await oracle.check(session_id, client)
+
+
+async def test_what_a_process_without_redis_deletes_is_not_recalled_by_an_answer_that_has_begun(
+    servers: Servers, spawn: Callable[..., Server], person: Person, provider: ScriptedProvider
+) -> None:
+    """The copy could not be dropped, and whoever answers can read it: it is not believed by the time of the ack."""
+    apart = spawn(env={"REDIS_URL": "redis://127.0.0.1:9/0"})
+    session_id, warm, held = person.new_session(servers[0]), scripted(provider), f"b{uuid4().hex[:10]}"
+    gate = Gate()
+    provider.script_tries(held, [wait(gate), text("thought"), ok()], [text("said"), ok()])
+    memory = [{"type": "memory", "store": "redis"}, {"type": "prompt"}, {"type": "llm"}]
+    await oracle.give_workflow(session_id, memory)
+    async with person.client(servers[0], session_id) as client:
+        gone = await client.ask("canary")
+        await client.ask(f"is it remembered? [[{warm}]]")
+        assert "canary" in prompted(provider, warm)
+        await oracle.give_workflow(session_id, [{"type": "llm"}, *memory])
+        ack = await client.send(f"think first [[{held}]]")
+        await asyncio.to_thread(provider.wait_for, held)
+        for message_id in (gone["parent"], gone["id"]):
+            await asyncio.to_thread(delete_by_rest, apart, person, session_id, message_id)
+        assert await copied(session_id)
+        gate.release()
+        assert (await client.answer(ack["answer_id"]))["status"] == "complete"
+        told = prompted(provider, held, 1)
+        assert "canary" not in " ".join(told)
+        assert f"is it remembered? [[{warm}]]" in told
+        await oracle.check(session_id, client)
+
+
+def delete_by_rest(server: Server, person: Person, session_id: str, message_id: str) -> None:
+    url = f"{server.url}/api/v1/sessions/{session_id}/messages/{message_id}"
+    assert httpx.delete(url, headers={"Authorization": f"Bearer {person.token}"}, timeout=10).status_code == 204
+
+
+async def copied(session_id: str) -> int:
+    """Whether Redis has the conversation as it was before anything was deleted."""
+    try:
+        return int(await redis.client().exists(keys.tail(UUID(session_id), 0)))
+    finally:
+        await redis.close()
 
 
 async def test_an_edit_during_an_answer_lets_it_end_on_its_own_branch(

@@ -132,6 +132,17 @@ async def test_what_was_deleted_while_redis_was_away_is_not_recalled_when_it_is_
     assert "Q: q1" not in await talk.recall("redis")
 
 
+async def test_what_was_deleted_while_redis_was_away_is_not_told_to_a_turn_from_before_either(talk, without_redis):
+    early = open_store("redis", talk.session_id, leaf=talk.head, epoch=0)
+    assert "q1" in [message.text for message in await early.aget_messages(limit=20)]
+    await without_redis.off()
+    await talk.change(3, is_deleted=True)
+    await forget(talk.session_id, epoch=await talk.next_epoch())
+    await without_redis.on()
+    assert await redis.client().exists(tail_key(talk))
+    assert "q1" not in [message.text for message in await early.aget_messages(limit=20)]
+
+
 async def test_forgetting_leaves_no_text_in_redis(talk):
     await forget(talk.session_id, epoch=await talk.next_epoch())
     assert not await redis.client().exists(tail_key(talk))
