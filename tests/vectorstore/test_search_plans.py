@@ -1,0 +1,221 @@
+"""A search takes one statement: what it takes for granted is true when it is asked, and behind the wall."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import DataError, connection
+
+from accounts.models import Membership, Role
+from kernel import database
+from kernel.errors import NotFound
+from llm import aliases
+from tests.support.queries import counted
+from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
+from tests.vectorstore.large import EMBEDDINGS, LARGE, Placed, configure, fill
+from vectorstore import indexing, reembedding, rows, searching, words
+from vectorstore.manager import VectorStoreManager
+from vectorstore.models import Access, Collection, VectorSet
+from vectorstore.scope import Scope
+from vectorstore.values import SearchRequest, Space
+
+pytestmark = pytest.mark.django_db(transaction=True)
+MODES = ("vector", "text", "hybrid")
+
+
+async def found(manager: VectorStoreManager, query: str = "the deep sea", **options: Any) -> list[str]:
+    return [hit.text for hit in await manager.search(query, **options)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+class TestWhatChanged:
+    """Since the last search, perhaps by another process: nothing here tells this one."""
+
+    @pytest.fixture
+    async def searched(self, manager: VectorStoreManager, mode: str) -> VectorStoreManager:
+        await manager.ingest([document("the sea is deep")], collection="here")
+        for _ in range(2):
+            assert await found(manager, collection="here", mode=mode) == ["the sea is deep"]
+        return manager
+
+    async def test_a_deleted_collection(self, searched, mode):
+        await database.run(Collection.objects.filter(name="here").delete)
+        assert await found(searched, collection="here", mode=mode) == []
+        with pytest.raises(NotFound):
+            await searched.search("the deep sea", collection="here", mode=mode, must_exist=True)
+
+    async def test_another_collection_of_the_name(self, searched, mode):
+        await database.run(Collection.objects.filter(name="here").update, name="there")
+        await searched.ingest([document("a deep hole")], collection="here")
+        assert await found(searched, collection="here", mode=mode) == ["a deep hole"]
+        assert await found(searched, collection="there", mode=mode) == ["the sea is deep"]
+
+    async def test_a_new_name_of_one_that_is_asked_by_its_id(self, searched, mode):
+        known = (await searched.collection("here")).id
+        assert await found(searched, collection=known, mode=mode) == ["the sea is deep"]
+        await database.run(Collection.objects.filter(id=known).update, name="there")
+        (hit,) = await searched.search("the deep sea", collection=known, mode=mode)
+        assert hit.collection == "there"
+
+    async def test_the_right_to_read_it(self, searched, workspace_id, mode):
+        reader = await database.run(_member, workspace_id)
+        theirs = VectorStoreManager.for_reader(workspace_id, reader)
+        theirs._given = CountingEmbedder()
+        assert await found(theirs, collection="here", mode=mode) == ["the sea is deep"]
+        await database.run(Collection.objects.filter(name="here").update, access=Access.RESTRICTED)
+        assert await found(theirs, collection="here", mode=mode) == []
+        with pytest.raises(NotFound):
+            await theirs.search("the deep sea", collection="here", mode=mode, must_exist=True)
+        # Whoever asks next: it is not remembered for somebody else.
+        assert await found(searched, collection="here", mode=mode) == ["the sea is deep"]
+
+    async def test_its_documents(self, searched, mode):
+        await searched.ingest([document("the deep sea", source="b.md")], collection="here")
+        assert "the deep sea" in await found(searched, collection="here", mode=mode)
+        (known,) = [
+            hit for hit in await searched.search("the deep sea", collection="here", mode=mode) if hit.source == "b.md"
+        ]
+        await searched.delete(known.document_id)
+        assert await found(searched, collection="here", mode=mode) == ["the sea is deep"]
+
+    async def test_its_embedding_model(self, settings, mode):
+        settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"EMBEDDINGS": EMBEDDINGS | {"MODEL": "words"}}
+        manager = VectorStoreManager(await new_workspace())
+        await manager.ingest([document("the sea is deep")])
+        assert await found(manager, mode=mode) == ["the sea is deep"]
+        before = await manager.collection()
+        set_id = await manager.scope.run(
+            reembedding.begin, before.id, Space(model="fake:wide", dimension=96), rows.BESIDE
+        )
+        assert (await reembedding.work(set_id))[0] == "switched"
+        # Its vectors go after a while, and nothing is compared with them any more.
+        await database.run(VectorSet.objects.filter(id=before.active.id).delete)
+        assert await found(manager, mode=mode) == ["the sea is deep"]
+        await aliases.close()
+
+
+async def test_the_language_of_a_collection_that_changed(manager):
+    """Words are looked for as its documents have them now."""
+    await manager.ingest([document("the sea is deep")])
+    assert await found(manager, mode="text") == ["the sea is deep"]
+    await database.run(Collection.objects.filter(workspace_id=manager.scope.workspace_id).update, language="simple")
+    await manager.ingest([document("the lakes are deep", source="b.md")])
+    assert await found(manager, "lakes", mode="text") == ["the lakes are deep"]
+
+
+def _member(workspace_id: UUID) -> int:
+    user = get_user_model().objects.create_user(f"reader-{workspace_id}")
+    Membership.objects.create(workspace_id=workspace_id, user=user, role=Role.MEMBER)
+    return int(user.pk)
+
+
+class TestTheWall:
+    CANARY = "the canary sings in the mine"
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("planned_once", [True, False])
+    async def test_it_holds_alone_in_one_statement(self, workspace_id, mode, planned_once):
+        """The statement names the stranger's workspace throughout; only the connection is ours."""
+        stranger = VectorStoreManager(await new_workspace(), embedder=CountingEmbedder())
+        await stranger.ingest([document(self.CANARY)])
+        request = SearchRequest(query=self.CANARY, mode=mode)
+        plan = await stranger._plan(await stranger.collection(), request, searching.narrowing(request))
+
+        def theirs(_: Scope) -> Any:
+            return searching.statement(stranger.scope, plan)
+
+        assert [row[4] for row in await stranger.scope.ask(theirs, planned_once=planned_once)] == [self.CANARY]
+        for _ in range(2):
+            assert await Scope(workspace_id).ask(theirs, planned_once=planned_once) == []
+
+    async def test_it_is_gone_with_the_statement(self, workspace_id):
+        def look() -> list[Any]:
+            scope = Scope(workspace_id).tuned({"hnsw.ef_search": "77"})
+            names = "chain.workspace", "hnsw.ef_search", "plan_cache_mode"
+            shown = "SELECT " + ", ".join(f"current_setting('{name}', true)" for name in names)
+            inside = scope._ask(lambda _: (shown, []), planned_once=True)
+            with connection.cursor() as cursor:
+                cursor.execute(shown)
+                return [*inside, cursor.fetchone()]
+
+        inside, after = await database.run(look)
+        assert inside == (str(workspace_id), "77", "force_generic_plan")
+        assert after[0] in ("", None)
+        assert after[1:] == ("40", "auto")
+
+    async def test_a_statement_that_fails_leaves_a_connection_that_works_without_it(self, workspace_id):
+        def look() -> Any:
+            with pytest.raises(DataError):
+                Scope(workspace_id)._ask(lambda _: ("SELECT 1 / %s::int", [0]), planned_once=True)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT current_setting('chain.workspace', true)")
+                return cursor.fetchone()
+
+        assert (await database.run(look))[0] in ("", None)
+
+
+class TestALargeCollection:
+    @pytest.fixture(autouse=True)
+    async def configured(self, settings: Any) -> AsyncIterator[None]:
+        configure(settings, INDEX_ROWS=1000)
+        words._known.cache.clear()
+        yield
+        words._known.cache.clear()
+        await aliases.close()
+
+    @pytest.fixture(autouse=True)
+    def dropped(self, transactional_db: None) -> Iterator[None]:
+        """The sets of the tests go with their rows; their indexes are looked after here."""
+        yield
+        VectorSet.objects.all().delete()
+        indexing.drop_unneeded()
+
+    @pytest.fixture
+    async def large(self) -> VectorStoreManager:
+        """All passages have a word, a single one has another; both are no word of the vectors'."""
+        made = VectorStoreManager(await new_workspace(), embedder=Placed())
+        into = await made.collection()
+        await database.run(fill, into)
+        await database.run(_write_words, into.id)
+        return made
+
+    async def test_its_index_is_asked_from_the_next_search_on(self, large):
+        with counted() as before:
+            await large.search("c7 asked", mode="vector")
+            await large.search("c7 asked", mode="vector")
+        assert await indexing.work((await large.collection()).active.id) == "ready"
+        with counted() as after:
+            hits = await large.search("c7 asked", mode="vector")
+        assert len(hits) == SearchRequest(query="").k
+        assert "halfvec" not in "".join(before)
+        assert "halfvec" in after[-1]
+
+    @pytest.mark.parametrize("ready", [True, False])
+    async def test_a_rare_word_is_not_lost_among_the_passages_that_have_a_common_one(self, large, ready):
+        if ready:
+            assert await indexing.work((await large.collection()).active.id) == "ready"
+        hits = await found(large, "common unusual zebra", mode="text", k=5)
+        assert len(hits) == 5
+        # A collection without an index is small: all are looked at that have one of the words.
+        assert (hits[0] == f"c59 m{LARGE - 1}") == ready
+
+    async def test_a_common_word_is_looked_for_where_no_rare_one_finds_enough(self, large):
+        assert await indexing.work((await large.collection()).active.id) == "ready"
+        assert len(await found(large, "common zebra", mode="text", k=5)) == 5
+        assert len(await found(large, "common unusual zebra", mode="text", k=1)) == 1
+        assert await found(large, "common -common", mode="text", k=5) == []
+
+
+def _write_words(collection_id: UUID) -> None:
+    lookups = "UPDATE vectorstore_chunklookup SET terms = to_tsvector('english', %s) WHERE collection_id = %s"
+    last = "(SELECT id FROM vectorstore_chunk WHERE collection_id = %s AND text = %s)"
+    with connection.cursor() as cursor:
+        cursor.execute(lookups, ["common", collection_id])
+        # The last in the table, too: matches are weighed in its order.
+        cursor.execute(
+            f"{lookups} AND chunk_id = {last}",
+            ["common unusual", collection_id, collection_id, f"c59 m{LARGE - 1}"],
+        )
+        cursor.execute("ANALYZE vectorstore_chunklookup")
