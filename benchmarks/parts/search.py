@@ -1,8 +1,9 @@
-"""What a search costs beside the vector query that is inside it, and beside LangChain's store on the same rows.
+"""What a search costs beside the query that is inside it, and beside LangChain's store on the same rows.
 
 All ask the same index to the same depth, one question after the other, with vectors that are there already. By hand is
-one prepared statement on one connection: no tenant, no rights, no words. Ours by vector is to be held against it; ours
-by vector and words does more.
+one prepared statement on one connection: no tenant and no rights; through Django's ORM it is the same, as applications
+ask from async code. With words, the one by hand ranks all passages that have any of the question's; LangChain's store
+looks for those that have all, and finds none for most questions.
 """
 
 import json
@@ -27,7 +28,10 @@ from benchmarks.servers import OURS
 from benchmarks.stage import Stage
 
 _VECTOR, _HYBRID = f"{OURS}, vector", f"{OURS}, vector and words"
-_PLAIN, _LANGCHAIN = "pgvector by hand", "PGVectorStore (langchain-postgres)"
+_PLAIN, _ORM, _LANGCHAIN = "pgvector by hand", "pgvector through Django's ORM", "PGVectorStore (langchain-postgres)"
+_PLAIN_HYBRID, _LANGCHAIN_HYBRID = f"{_PLAIN}, vector and words", f"{_LANGCHAIN}, vector and words"
+#: Of each ranking so many are fused.
+_FUSED = 50
 _VIEW, _PEER = "bench_peer", Path(__file__).parents[1] / "peers" / "pgvectorstore.py"
 _ROOT = Path(__file__).parents[2]
 
@@ -45,9 +49,12 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
         depth = _depth(whole)
         ways = {
             _VECTOR: lambda: uvloop.run(_ours(workspace_id, whole, questions, "vector")),
-            _PLAIN: lambda: _plain(connection, whole, questions, depth),
-            **({_LANGCHAIN: peer.round} if peer else {}),
+            _PLAIN: lambda: _by_hand(connection, _plain(connection, whole), questions, depth),
+            _ORM: lambda: uvloop.run(_through_orm(whole, questions, depth)),
+            **({_LANGCHAIN: lambda: peer.round("vector")} if peer else {}),
             _HYBRID: lambda: uvloop.run(_ours(workspace_id, whole, questions, "hybrid")),
+            _PLAIN_HYBRID: lambda: _by_hand(connection, _plain_hybrid(connection, whole), questions, depth),
+            **({_LANGCHAIN_HYBRID: lambda: peer.round("hybrid")} if peer else {}),
         }
         for number in rounds(repeats, seconds=90):
             took = {name: quantiles(way(), n=100) for name, way in ways.items()}
@@ -66,20 +73,26 @@ class _Measures:
     """p50 and p99 of our searches by vector, and of those by vector and words, each beside the others."""
 
     def __init__(self, what: str) -> None:
-        aims = {_PLAIN: Aim(1.1), _LANGCHAIN: Aim(1)}
-        self.vector = [Measure(f"{what.format('vector')}: {part}", "ms", aims=aims) for part in ("p50", "p99")]
-        self.hybrid = [Measure(f"{what.format('hybrid')}: {part}", "ms") for part in ("p50", "p99")]
+        vector = {_PLAIN: Aim(1.1), _ORM: Aim(1), _LANGCHAIN: Aim(1)}
+        hybrid = {_PLAIN_HYBRID: Aim(1), _LANGCHAIN_HYBRID: Aim(1)}
+        self._kinds = [
+            ([Measure(f"{what.format(kind)}: {part}", "ms", aims=aims) for part in ("p50", "p99")], names)
+            for kind, aims, names in (
+                ("vector", vector, (_VECTOR, _PLAIN, _ORM, _LANGCHAIN)),
+                ("hybrid", hybrid, (_HYBRID, _PLAIN_HYBRID, _LANGCHAIN_HYBRID, _PLAIN)),
+            )
+        ]
 
     @property
     def all(self) -> list[Measure]:
-        return self.vector + self.hybrid
+        return [measure for measures, _ in self._kinds for measure in measures]
 
     def add(self, took: dict[str, list[float]]) -> None:
-        peers = [name for name in took if name not in (_VECTOR, _HYBRID)]
-        for measures, names in ((self.vector, [_VECTOR, *peers]), (self.hybrid, [_HYBRID, _VECTOR, *peers])):
+        for measures, names in self._kinds:
             for measure, place in zip(measures, (49, 98), strict=True):
                 for name in names:
-                    measure.add(name, took[name][place])
+                    if name in took:
+                        measure.add(name, took[name][place])
 
 
 async def _ours(workspace_id: Any, whole: Loaded, questions: Questions, mode: str) -> Milliseconds:
@@ -96,25 +109,93 @@ async def _ours(workspace_id: Any, whole: Loaded, questions: Questions, mode: st
     return took
 
 
-def _plain(connection: Any, whole: Loaded, questions: Questions, depth: int) -> Milliseconds:
-    """The index's order, made good by the whole vectors, with what a citation needs."""
-    kind = large.index_type(connection, whole)
-    connection.execute(f"SET hnsw.ef_search = {depth}")
-    statement = f"""
-        SELECT c.id, c.text, c.start, c."end", c.metadata, d.title, d.source, v.embedding <=> %(asked)s AS distance
-        FROM (
-            SELECT chunk_id, embedding FROM vectorstore_chunkvector WHERE vector_set_id = '{whole.set_id}'
-            ORDER BY embedding::{kind} <=> %(asked)s::{kind} LIMIT {K + K // 2}
-        ) v
-        JOIN vectorstore_chunk c ON c.id = v.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
-        ORDER BY distance LIMIT {K}"""
+async def _through_orm(whole: Loaded, questions: Questions, depth: int) -> Milliseconds:
+    # Django's, and the project's own: after Django's set-up.
+    from django.db import connection
+    from django.db.models.functions import Cast
+    from pgvector.django import CosineDistance, HalfVectorField
+
+    from kernel import database
+    from vectorstore.models import ChunkVector
+
+    def ask(vector: np.ndarray) -> list[Any]:
+        near = CosineDistance(Cast("embedding", HalfVectorField(dimensions=large.DIMENSION)), vector)
+        rows = ChunkVector.objects.filter(vector_set_id=whole.set_id).select_related("chunk__document")
+        found = rows.defer("chunk__document__text").order_by(near)[: K + K // 2]
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET hnsw.ef_search = {depth}")
+        return sorted(found, key=lambda each: -float(np.dot(each.embedding, vector)))[:K]
+
     took = []
     for vector in questions.values():
         begun = perf_counter()
-        hits = connection.execute(statement, {"asked": vector}).fetchall()
+        hits = await database.run(ask, vector)
         took.append((perf_counter() - begun) * 1000)
         _check(hits)
     return took
+
+
+def _by_hand(connection: Any, statement: str, questions: Questions, depth: int) -> Milliseconds:
+    connection.execute(f"SET hnsw.ef_search = {depth}")
+    took = []
+    for text, vector in questions.items():
+        begun = perf_counter()
+        hits = connection.execute(statement, {"asked": vector, "text": text}).fetchall()
+        took.append((perf_counter() - begun) * 1000)
+        _check(hits)
+    return took
+
+
+def _plain(connection: Any, whole: Loaded) -> str:
+    """The index's order, made good by the whole vectors, with what a citation needs."""
+    return f"""
+        SELECT c.id, c.text, c.start, c."end", c.metadata, d.title, d.source, n.distance
+        FROM ({_near(connection, whole, K + K // 2, K)}) n
+        JOIN vectorstore_chunk c ON c.id = n.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
+        ORDER BY distance"""
+
+
+def _plain_hybrid(connection: Any, whole: Loaded) -> str:
+    """Reciprocal rank fusion, as it is shown for pgvector; any word of the question counts."""
+    return f"""
+        WITH asked AS MATERIALIZED (
+            SELECT string_agg(quote_literal(lexeme), ' | ')::tsquery AS query
+            FROM unnest(to_tsvector('english', %(text)s))
+        ),
+        near AS (
+            SELECT chunk_id, row_number() OVER (ORDER BY distance) AS place
+            FROM ({_near(connection, whole, _FUSED, _FUSED)}) n
+        ),
+        words AS (
+            SELECT chunk_id, row_number() OVER (ORDER BY rank DESC) AS place
+            FROM (
+                SELECT chunk_id, ts_rank(terms, query) AS rank
+                FROM vectorstore_chunklookup, asked
+                WHERE collection_id = '{whole.collection_id}' AND terms @@ query
+                ORDER BY rank DESC LIMIT {_FUSED}
+            ) w
+        ),
+        fused AS (
+            SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id,
+                coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + w.place), 0) AS score
+            FROM near n FULL JOIN words w ON w.chunk_id = n.chunk_id
+            ORDER BY score DESC LIMIT {K}
+        )
+        SELECT c.id, c.text, c.start, c."end", c.metadata, d.title, d.source, f.score
+        FROM fused f
+        JOIN vectorstore_chunk c ON c.id = f.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
+        ORDER BY f.score DESC"""
+
+
+def _near(connection: Any, whole: Loaded, candidates: int, count: int) -> str:
+    kind = large.index_type(connection, whole)
+    return f"""
+        SELECT chunk_id, embedding <=> %(asked)s AS distance
+        FROM (
+            SELECT chunk_id, embedding FROM vectorstore_chunkvector WHERE vector_set_id = '{whole.set_id}'
+            ORDER BY embedding::{kind} <=> %(asked)s::{kind} LIMIT {candidates}
+        ) v
+        ORDER BY distance LIMIT {count}"""
 
 
 class _Peer:
@@ -123,8 +204,8 @@ class _Peer:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def round(self) -> Milliseconds:
-        return self.ask("again")
+    def round(self, mode: str) -> Milliseconds:
+        return self.ask(mode)
 
     def ask(self, line: str) -> Any:
         assert self._process.stdin is not None
@@ -147,7 +228,8 @@ def _langchain(stage: Stage, whole: Loaded, questions: Questions) -> Iterator[_P
         "connect": conninfo_to_dict(stage.postgres.url) | {"options": f"-c hnsw.ef_search={_depth(whole)}"},
         "view": _view(stage, whole),
         "k": K,
-        "questions": [vector.tolist() for vector in questions.values()],
+        "fused": _FUSED,
+        "questions": [[text, vector.tolist()] for text, vector in questions.items()],
     }
     command = [uv, "run", "--quiet", "--no-project", "--script", str(_PEER)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -166,10 +248,11 @@ def _view(stage: Stage, whole: Loaded) -> str:
     with large.connect(stage) as connection:
         connection.execute(
             f"""CREATE OR REPLACE VIEW {_VIEW} AS
-                SELECT c.id, c.text, c.metadata, d.title, d.source,
+                SELECT c.id, c.text, c.metadata, d.title, d.source, l.terms,
                     v.embedding::{large.index_type(connection, whole)} AS embedding
                 FROM vectorstore_chunkvector v
                 JOIN vectorstore_chunk c ON c.id = v.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
+                JOIN vectorstore_chunklookup l ON l.chunk_id = c.id
                 WHERE v.vector_set_id = '{whole.set_id}'"""
         )
     return _VIEW

@@ -5,8 +5,8 @@
 """LangChain's PGVectorStore over the same rows: it reads a table as it comes, here a view of ours.
 
 It needs an older pgvector than we do, so uv runs it in an environment of its own. One line of JSON says where and what
-(`connect`, `view`, `questions`, `k`); each further line is a round, and is answered by one with the
-milliseconds of every search.
+(`connect`, `view`, `questions`, `k`, `fused`); each further line is a round ("vector" or "hybrid"), and is answered by
+one with the milliseconds of every search.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from langchain_postgres import PGEngine, PGVectorStore
+from langchain_postgres.v2.hybrid_search_config import HybridSearchConfig, reciprocal_rank_fusion
 from sqlalchemy.ext.asyncio import create_async_engine
 
 
@@ -32,10 +33,11 @@ class NoEmbeddings(Embeddings):
 
 async def main() -> None:
     order = json.loads(sys.stdin.readline())
-    store = await _store(order)
-    print(json.dumps({"found": [await _ids(store, each, order["k"]) for each in order["questions"][:20]]}), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps([await _time(store, each, order["k"]) for each in order["questions"]]), flush=True)
+    store, questions = await _store(order), order["questions"]
+    print(json.dumps({"found": [await _ids(store, vector, order["k"]) for _, vector in questions[:20]]}), flush=True)
+    for line in sys.stdin:
+        fused = order["fused"] if line.strip() == "hybrid" else None
+        print(json.dumps([await _time(store, *each, order["k"], fused) for each in questions]), flush=True)
 
 
 async def _store(order: dict[str, Any]) -> PGVectorStore:
@@ -53,9 +55,19 @@ async def _store(order: dict[str, Any]) -> PGVectorStore:
     )
 
 
-async def _time(store: PGVectorStore, question: list[float], k: int) -> float:
+async def _time(store: PGVectorStore, text: str, vector: list[float], k: int, fused: int | None) -> float:
     begun = perf_counter()
-    await store.asimilarity_search_with_score_by_vector(question, k=k)
+    words = {}
+    if fused:
+        config = HybridSearchConfig(
+            tsv_column="terms",
+            fts_query=text,
+            fusion_function=reciprocal_rank_fusion,
+            primary_top_k=fused,
+            secondary_top_k=fused,
+        )
+        words["hybrid_search_config"] = config
+    await store.asimilarity_search_with_score_by_vector(vector, k=k, **words)
     return (perf_counter() - begun) * 1000
 
 

@@ -1,6 +1,7 @@
 """A search takes one statement: what it takes for granted is true when it is asked, and behind the wall."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -144,6 +145,22 @@ class TestTheWall:
         assert inside == (str(workspace_id), "77", "force_generic_plan")
         assert after[0] in ("", None)
         assert after[1:] == ("40", "auto")
+
+    async def test_it_stands_while_statements_are_let_go_of(self, workspace_id):
+        """A connection keeps so many of them; each more drops one, within the same round trip."""
+
+        def shown(number: int, _: Scope) -> Any:
+            return f"SELECT current_setting('chain.workspace', true), {number}", []
+
+        def look() -> list[Any]:
+            connection.ensure_connection()
+            connection.connection.prepared_max = 1
+            try:
+                return [Scope(workspace_id)._ask(partial(shown, n), planned_once=True) for n in (1, 2, 3, 1, 2)]
+            finally:
+                connection.connection.prepared_max = 100
+
+        assert await database.run(look) == [[(str(workspace_id), n)] for n in (1, 2, 3, 1, 2)]
 
     async def test_a_statement_that_fails_leaves_a_connection_that_works_without_it(self, workspace_id):
         def look() -> Any:
