@@ -33,6 +33,10 @@ class Workspace(Row):
         settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, related_name="personal_workspace"
     )
 
+    class Meta:
+        # For what begins with something, which no index in a language's order can tell.
+        indexes = [models.Index(fields=["name"], opclasses=["varchar_pattern_ops"], name="workspace_by_name")]
+
     def __str__(self) -> str:
         return self.name
 

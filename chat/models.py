@@ -122,6 +122,7 @@ class ChatHistory(WorkspaceRow):
     is_deleted = models.BooleanField(default=False)
 
     class Meta:
+        verbose_name = "message"
         constraints = [
             models.UniqueConstraint(fields=["session", "client_id"], name="message_client_id_once"),
             models.UniqueConstraint(fields=["session", "order"], name="message_order_once"),

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from accounts.access import Caller, workspace_for
-from accounts.models import ADMINS, READERS, Membership
+from accounts.models import ADMINS, READERS, Membership, Workspace
 from accounts.rest import newest_first
 from kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from llm import budgets, configuration, counters, generation
@@ -47,11 +47,16 @@ def create(caller: Caller, workspace_id: UUID | None, *, user_id: int | None, **
     """Set a budget; it holds from the next run on. Raises Forbidden, Invalid for a person who isn't a member, Conflict
     where there are too many."""
     workspace = workspace_for(caller, workspace_id, roles=ADMINS)
+    check_new(workspace, user_id)
+    return Budget.objects.create(workspace=workspace, user_id=user_id, **values)
+
+
+def check_new(workspace: Workspace, user_id: int | None) -> None:
+    """Raises Invalid for a person who isn't a member, Conflict where there are too many."""
     if user_id is not None and not Membership.objects.filter(workspace=workspace, user_id=user_id).exists():
         raise Invalid("`user` is not a member of this workspace.")
     if Budget.objects.filter(workspace=workspace).count() >= MAX_PER_WORKSPACE:
         raise Conflict(f"A workspace has at most {MAX_PER_WORKSPACE} budgets; remove one first.")
-    return Budget.objects.create(workspace=workspace, user_id=user_id, **values)
 
 
 def change(caller: Caller, budget_id: UUID, **values: Any) -> Budget:

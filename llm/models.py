@@ -436,6 +436,7 @@ class InteractionLog(WorkspaceRow):
             models.Index(fields=["workspace", "status", "-created_at"], name="interactionlog_status"),
             models.Index(fields=["closes_by"], condition=models.Q(status="started"), name="interactionlog_overdue"),
         ]
+        permissions = [("read_interactionlog_texts", "Can read what the log kept of prompts and answers")]
 
     def __str__(self) -> str:
         return f"{self.alias or 'call'} {self.status} ({self.run_id})"

@@ -49,7 +49,7 @@ def set_price(
     if valid_from is not None and valid_from.tzinfo is None:
         raise Invalid("`valid_from` needs a time zone: the price would begin at another hour elsewhere.")
     for name, value in (("input", input), ("output", output), ("cached_input", cached_input)):
-        _check(name, value)
+        check_amount(name, value)
     price = ModelPrice(
         provider=provider,
         model_name=model,
@@ -84,7 +84,8 @@ def unpriced(*, days: int = 30) -> list[Unpriced]:
     return sorted(one for one in used if not known & {(one.provider, one.model), ("", one.model)})
 
 
-def _check(name: str, value: Decimal | None) -> None:
+def check_amount(name: str, value: Decimal | None) -> None:
+    """Raises Invalid for what no price can be."""
     if value is None:
         return
     exponent = value.as_tuple().exponent

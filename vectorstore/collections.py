@@ -117,10 +117,14 @@ def change(scope: Scope, ref: UUID | str, values: dict[str, Any]) -> Any:
 def begin_delete(scope: Scope, ref: UUID | str) -> UUID:
     """Take the collection's name and its members away; nobody but admins finds it from then on."""
     row = administered(scope, ref, lock=True)
-    row.name, row.access = f"deleted {row.pk}", Access.RESTRICTED
+    row.name, row.access = _name_of_deleted(row), Access.RESTRICTED
     row.save(update_fields=["name", "access", "updated_at"])
     row.members.all().delete()
     return row.pk  # type: ignore[no-any-return]  # rows of a scope are untyped
+
+
+def is_being_deleted(row: Any) -> bool:
+    return bool(row.name == _name_of_deleted(row))
 
 
 def delete_some(scope: Scope, collection_id: UUID) -> bool:
@@ -171,12 +175,17 @@ def members(scope: Scope, ref: UUID | str) -> Any:
 def put_member(scope: Scope, ref: UUID | str, user_id: int, *, can_write: bool) -> Any:
     """Let a member of the workspace read the collection, or also write it. Raises NotFound, Busy at 1000 members."""
     row = administered(scope, ref, lock=True)
-    if not Membership.objects.filter(workspace_id=scope.workspace_id, user_id=user_id).exists():
+    check_admissible(row, user_id)
+    member, _ = row.members.update_or_create(user_id=user_id, defaults={"can_write": can_write})
+    return row.members.select_related("user").get(pk=member.pk)
+
+
+def check_admissible(row: Any, user_id: int) -> None:
+    """Raises NotFound for who isn't a member of the collection's workspace, Busy at 1000 members."""
+    if not Membership.objects.filter(workspace_id=row.workspace_id, user_id=user_id).exists():
         raise NotFound("There is no such member of the workspace.")
     if not row.members.filter(user_id=user_id).exists() and row.members.count() >= 1000:
         raise Busy("A collection has 1000 members at most.")
-    member, _ = row.members.update_or_create(user_id=user_id, defaults={"can_write": can_write})
-    return row.members.select_related("user").get(pk=member.pk)
 
 
 def drop_member(scope: Scope, ref: UUID | str, user_id: int) -> None:
@@ -194,6 +203,10 @@ def _person(scope: Scope) -> int:
     if not isinstance(scope.reader, int):
         raise Forbidden("These are things that a person does.")
     return scope.reader
+
+
+def _name_of_deleted(row: Any) -> str:
+    return f"deleted {row.pk}"
 
 
 def _name(name: str) -> str:

@@ -1,0 +1,62 @@
+"""Workspaces and their members in the admin: where shared workspaces are made, and people let in."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest
+
+from accounts.models import Membership, Workspace
+from kernel.admin_pages import Made, OfWorkspace, Page, holdings
+
+_USERNAME = get_user_model().USERNAME_FIELD
+
+
+@admin.register(Workspace)
+class WorkspaceAdmin(Page):
+    """One is deleted from code alone: what it holds may be more than a request can delete, and lie in other stores."""
+
+    list_display = ("name", "id", "personal_of", "created_at")
+    list_select_related = ("personal_of",)
+    list_filter = (Made,)
+    search_fields = ("id", "name__startswith", f"personal_of__{_USERNAME}")
+    search_help_text = "An ID, how the name begins, or the name of the person whose own it is."
+    _facts = ("id", "personal_of", "created_at", "updated_at", holdings("workspace", owner=Workspace))
+    shown = ("name", *_facts)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("name",) if obj is None else self.shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self._facts
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Membership)
+class MembershipAdmin(Page):
+    """A person stays the owner of their own workspace."""
+
+    list_display = ("user", "role", "in_workspace", "created_at")
+    list_select_related = ("user", "workspace")
+    list_filter = (OfWorkspace, Made)
+    search_fields = ("id", "workspace_id", "user_id", f"user__{_USERNAME}")
+    search_help_text = "An ID, of a person or a workspace too, or a person's name."
+    shown = ("workspace", "user", "role")
+    autocomplete_fields = ("workspace",)
+    raw_id_fields = ("user",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        # Another person, or another place, is another membership: who leaves one leaves its restricted collections.
+        return () if obj is None else ("workspace", "user")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and not _of_owner(obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and not _of_owner(obj)
+
+
+def _of_owner(row: Membership | None) -> bool:
+    return row is not None and row.workspace.personal_of_id == row.user_id
