@@ -39,8 +39,10 @@ _STATISTICS = """
     FROM (
         SELECT e.word, e.share
         FROM pg_stats s, unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) AS e (word, share)
-        WHERE s.schemaname = current_schema AND s.tablename = 'vectorstore_chunklookup' AND s.attname = 'terms'
-            AND e.word IS NOT NULL
+        WHERE s.attname = 'terms' AND e.word IS NOT NULL AND (s.schemaname, s.tablename) = (
+            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.oid = 'vectorstore_chunklookup'::regclass
+        )
         ORDER BY e.share DESC LIMIT %s
     ) AS most
 """
