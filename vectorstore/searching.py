@@ -194,7 +194,7 @@ def statement(scope: Scope, plan: Plan) -> Sql:
     for part, part_values in (*_text_parts(plan), _found(plan)):
         parts.append(part)
         values += part_values
-    similarity, similarity_values = _similarity(plan, "f")
+    similarity, similarity_values = _similarity(plan)
     # Parts are materialized: row security lets no other condition look a chunk up by its key, and every chunk of the
     # collection would be read.
     text = f"""
@@ -239,7 +239,7 @@ def _found(plan: Plan) -> Sql:
         return f"found AS ({text})", []
     if plan.request.mode != "hybrid":
         return f"found AS (SELECT * FROM ({text}) f WHERE f.score >= %s)", [least]  # noqa: S608  made of our own parts
-    similarity, values = _similarity(plan, "f")
+    similarity, values = _similarity(plan)
     return f"found AS (SELECT * FROM ({text}) f WHERE f.every OR {similarity} >= %s)", [*values, least]  # noqa: S608  as above
 
 
@@ -257,13 +257,13 @@ _SCORED: Final = {
 }
 
 
-def _similarity(plan: Plan, of: str) -> Sql:
-    """The similarity of a hit; one that was found by its words alone is compared now, if PostgreSQL has its vector."""
+def _similarity(plan: Plan) -> Sql:
+    """The similarity of what is found as `f`; by its words alone, it is compared now, if PostgreSQL has its vector."""
     if plan.request.mode != "hybrid" or plan.vector is None:
-        return f"1 - {of}.distance", []
-    text = f"""coalesce(1 - {of}.distance, nullif((
+        return "1 - f.distance", []
+    text = f"""coalesce(1 - f.distance, nullif((
         SELECT 1 - ({candidates.distance(plan.collection.active)}) FROM vectorstore_chunkvector v
-        WHERE v.vector_set_id = %s AND v.chunk_id = {of}.chunk_id), 'NaN'))"""  # noqa: S608  made of our own parts
+        WHERE v.vector_set_id = %s AND v.chunk_id = f.chunk_id), 'NaN'))"""  # noqa: S608  made of our own parts
     return text, [Vector(list(plan.vector)), plan.collection.active.id]
 
 
