@@ -45,6 +45,7 @@ class Summary(WorkspaceRow):
     prompt_hash = models.CharField(max_length=64)
 
     class Meta:
+        verbose_name_plural = "summaries"
         constraints = [models.UniqueConstraint(fields=["session", "version"], name="summary_version_once")]
 
     def __str__(self) -> str:

@@ -294,6 +294,7 @@ class Garbage(Row):
     lease_expires_at = models.DateTimeField()
 
     class Meta:
+        verbose_name_plural = "garbage"
         indexes = [models.Index(fields=["lease_expires_at"], name="garbage_by_lease")]
 
     def __str__(self) -> str:
@@ -313,6 +314,7 @@ class StaleMetadata(Row):
     lease_expires_at = models.DateTimeField()
 
     class Meta:
+        verbose_name_plural = "stale metadata"
         constraints = [models.UniqueConstraint(fields=["vector_set", "document"], name="stalemetadata_once")]
         indexes = [models.Index(fields=["lease_expires_at"], name="stalemetadata_by_lease")]
 
