@@ -114,10 +114,8 @@ def asked(language: str, question: str, common: Common = NOT_COMMON) -> Sql:
     """
     question, most = question[:MOST_CHARACTERS], common.most_matches
     negated = " ".join(_NEGATED.findall(question))
-    queries = ", ".join(
-        f"CASE WHEN {name} IS NULL THEN ''::tsquery ELSE {name}::tsquery && negated END AS {name}"
-        for name in ("any_word", "rare_word", "next_word")
-    )
+    kinds = ("any_word", "rare_word", "next_word")
+    queries = ", ".join(f"coalesce({kind}::tsquery && negated, '') AS {kind}" for kind in kinds)
     text = f"""
         SELECT every_word, {queries}
         FROM (
