@@ -1,18 +1,25 @@
 """Watching documents on their way: one look at the database a second, for everybody who watches in this process.
 
-Who may see a document is asked before; here it is known by its id alone.
+Who may see a document or a collection is asked before; here it is known by its id alone.
 """
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from django.db import connection
+from django.utils import timezone
+
 from kernel import database
 from kernel.errors import Busy, ChainError
+from kernel.ids import first_id
 from vectorstore.models import Document, DocumentState
 
 logger = logging.getLogger(__name__)
@@ -22,7 +29,16 @@ _LOOK = 1.0
 #: Watches of one person, and of a process.
 MOST_OF_ONE = 10
 _MOST = 500
+#: Documents of a collection that a look finds, in each state on the way and among those that were added lately; fewer
+#: where many collections are watched, so that a look at all of them takes no more than about a tenth of a second.
+_MOST_SHOWN = 500
+_MOST_OF_A_LOOK = 3000
+_LATELY = timedelta(minutes=5)
 _SHOWN = ("state", "done", "total", "error_code", "reason")
+_UNDER_WAY = (DocumentState.QUEUED, DocumentState.PARSING, DocumentState.EMBEDDING)
+
+#: Its name, and its values.
+Event = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,35 +54,50 @@ class Seen:
     @property
     def over(self) -> bool:
         """Nothing changes by itself any more."""
-        return self.state in (DocumentState.READY, DocumentState.FAILED)
+        return self.state not in _UNDER_WAY
 
 
 def seen(row: Any) -> Seen:
     return Seen(**{name: getattr(row, name) for name in _SHOWN})
 
 
-class Watch:
-    """One person's look at one document. `gone`: it was deleted; `ended`: the process ends."""
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a look found: documents that were asked for (None: it is gone), and those of each collection."""
 
-    def __init__(self, document_id: UUID, user_id: int, known: Seen) -> None:
-        self.document_id = document_id
+    documents: dict[UUID, Seen | None]
+    collections: dict[UUID, dict[UUID, Seen]]
+
+
+class Watch(ABC):
+    """One person's look at something. `over`: all is told; `ended`: the process ends."""
+
+    def __init__(self, of: UUID, user_id: int) -> None:
+        self.of = of
         self.user_id = user_id
-        self.gone = self.ended = False
-        self._known: Seen | None = known
-        self._told: Seen | None = None
+        self.over = self.ended = False
         self._changed = asyncio.Event()
 
-    def take(self) -> Seen | None:
-        """What has not been told yet; None: nothing is new."""
-        if self._known == self._told:
-            return None
-        self._told = self._known
-        return self._told
+    @abstractmethod
+    def asked(self) -> tuple[Iterable[UUID], Iterable[UUID]]:
+        """The documents and the collections that the next look is for."""
+
+    @abstractmethod
+    def show(self, looked: Looked) -> None:
+        """Take in what a look found that was asked for by this one."""
+
+    @abstractmethod
+    def take(self) -> list[Event]:
+        """What has not been told yet."""
+
+    @abstractmethod
+    def _new(self) -> bool:
+        """Whether there is something to take."""
 
     async def more(self, timeout: float) -> bool:
         """Wait for a change, at most so many seconds; whether there was one."""
         self._changed.clear()
-        if self._known != self._told or self.gone or self.ended:
+        if self._new() or self.ended:
             return True
         try:
             async with asyncio.timeout(timeout):
@@ -75,24 +106,91 @@ class Watch:
             return False
         return True
 
-    def show(self, now: Seen | None) -> None:
-        self.gone = now is None
-        if now is not None and now != self._known:
-            self._known = now
-            self._changed.set()
-        if self.gone:
-            self._changed.set()
-
     def end(self) -> None:
         self.ended = True
         self._changed.set()
+
+
+class DocumentWatch(Watch):
+    """A look at one document: its states, until it is ready, has failed or is gone."""
+
+    def __init__(self, of: UUID, user_id: int, known: Seen) -> None:
+        super().__init__(of, user_id)
+        self._known: Seen | None = known
+        self._told: Seen | None = None
+
+    def asked(self) -> tuple[Iterable[UUID], Iterable[UUID]]:
+        return (self.of,), ()
+
+    def show(self, looked: Looked) -> None:
+        self._known = looked.documents[self.of]
+        if self._new():
+            self._changed.set()
+
+    def take(self) -> list[Event]:
+        if not self._new():
+            return []
+        self._told, self.over = self._known, self._known is None or self._known.over
+        return [("gone", {}) if self._told is None else ("state", asdict(self._told))]
+
+    def _new(self) -> bool:
+        return not self.over and (self._known is None or self._known != self._told)
+
+
+class CollectionWatch(Watch):
+    """A look at a collection's documents, those on the way and those added lately: their states, until none is on the
+    way.
+    """
+
+    def __init__(self, of: UUID, user_id: int) -> None:
+        super().__init__(of, user_id)
+        self._looked = False
+        #: As the last look found them; those that it found no more, as they are by themselves; as they were told.
+        self._found: dict[UUID, Seen] = {}
+        self._left: dict[UUID, Seen | None] = {}
+        self._told: dict[UUID, Seen] = {}
+
+    def asked(self) -> tuple[Iterable[UUID], Iterable[UUID]]:
+        return [known for known, state in self._told.items() if not state.over], (self.of,)
+
+    def show(self, looked: Looked) -> None:
+        self._looked, self._found = True, looked.collections[self.of]
+        asked_for = self._told.keys() & looked.documents.keys()
+        self._left = {known: looked.documents[known] for known in asked_for - self._found.keys()}
+        if self._new():
+            self._changed.set()
+
+    def take(self) -> list[Event]:
+        if not self._looked:
+            return []
+        told: list[Event] = [
+            ("gone", {"document": known}) if state is None else ("state", {"document": known, **asdict(state)})
+            for known, state in self._news().items()
+        ]
+        self.over = self._settled()
+        # What was told since the last look began is asked for by the next one.
+        unasked = self._told.keys() - self._left.keys()
+        self._told = {known: self._told[known] for known in unasked if not self._told[known].over} | self._found
+        self._left = {}
+        return [*told, ("settled", {})] if self.over else told
+
+    def _new(self) -> bool:
+        return self._looked and (bool(self._news()) or self._settled())
+
+    def _news(self) -> dict[UUID, Seen | None]:
+        now: dict[UUID, Seen | None] = {**self._found, **self._left}
+        return {known: state for known, state in now.items() if self._told.get(known) != state}
+
+    def _settled(self) -> bool:
+        now = {**self._told, **self._found, **self._left}
+        return all(state is None or state.over for state in now.values())
 
 
 class Watcher:
     """The watches of an event loop. `current()` makes it."""
 
     def __init__(self) -> None:
-        self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._watches: set[Watch] = set()
         self._of: Counter[int] = Counter()
         self._looking: asyncio.Task[None] | None = None
 
@@ -108,49 +206,81 @@ class Watcher:
     def enter(self, watch: Watch) -> None:
         """Have it shown what changes, until it leaves. Raises Busy."""
         self.check_room(watch.user_id)
-        self._watches[watch.document_id].add(watch)
+        self._watches.add(watch)
         self._of[watch.user_id] += 1
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="chain-documents")
 
     def leave(self, watch: Watch) -> None:
         """Harmless for one that has never entered."""
-        others = self._watches.get(watch.document_id, set())
-        if watch not in others:
+        if watch not in self._watches:
             return
-        others.remove(watch)
-        if not others:
-            del self._watches[watch.document_id]
+        self._watches.remove(watch)
         self._of[watch.user_id] -= 1
         self._of += Counter()  # forgets who watches nothing
 
     def end(self) -> None:
         """The process ends: so do its watches, and their people come back to another one."""
-        for watch in [each for some in self._watches.values() for each in some]:
+        for watch in tuple(self._watches):
             watch.end()
 
     async def _look(self) -> None:
         while self._watches:
+            # One that comes during the look is in the next one.
+            watches = tuple(self._watches)
+            asked = [watch.asked() for watch in watches]
+            documents = {each for those, _ in asked for each in those}
+            collections = {each for _, those in asked for each in those}
             try:
-                found = await database.run(_states, list(self._watches))
+                looked = await database.run(_looked, documents, collections)
             except ChainError:
-                found = None  # the database is away: the next look may find it
+                looked = None  # the database is away: the next look may find it
             except Exception:
                 logger.exception("action=watch_failed")
-                found = None
-            if found is not None:
-                for document_id, watches in self._watches.items():
-                    # One that came during the look is in the next one.
-                    if document_id in found:
-                        for watch in watches:
-                            watch.show(found[document_id])
+                looked = None
+            if looked is not None:
+                for watch in watches:
+                    watch.show(looked)
             await asyncio.sleep(_LOOK)
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, Watcher] = WeakKeyDictionary()
 
 
-def _states(document_ids: list[UUID]) -> dict[UUID, Seen | None]:
-    rows = Document.objects.filter(id__in=document_ids).values("id", *_SHOWN)
-    gone: dict[UUID, Seen | None] = dict.fromkeys(document_ids)
-    return gone | {row.pop("id"): Seen(**row) for row in rows}
+def _looked(documents: set[UUID], collections: set[UUID]) -> Looked:
+    """A query for all the collections, and one for the documents that it doesn't find."""
+    within = _within(collections) if collections else {}
+    found: dict[UUID, Seen | None] = {known: state for those in within.values() for known, state in those.items()}
+    others = documents - found.keys()
+    rows = Document.objects.filter(id__in=others).values("id", *_SHOWN) if others else ()
+    found |= dict.fromkeys(others) | {row.pop("id"): Seen(**row) for row in rows}
+    return Looked(documents={known: found[known] for known in documents}, collections=within)
+
+
+#: Each part reads the beginning of an index, however large the collection is.
+_WITHIN = """
+    SELECT collection.id, document.* FROM unnest(%(collections)s::uuid[]) AS collection(id) CROSS JOIN LATERAL (
+        (
+            SELECT id, state, done, total, error_code, reason FROM vectorstore_document
+            WHERE collection_id = collection.id AND id >= %(since)s ORDER BY id DESC LIMIT %(most)s
+        )
+        UNION
+        SELECT newest.* FROM unnest(%(states)s::text[]) AS wanted(state) CROSS JOIN LATERAL (
+            SELECT id, state, done, total, error_code, reason FROM vectorstore_document
+            WHERE collection_id = collection.id AND state = wanted.state ORDER BY id DESC LIMIT %(most)s
+        ) AS newest
+    ) AS document
+"""
+
+
+def _within(collections: set[UUID]) -> dict[UUID, dict[UUID, Seen]]:
+    """Of each collection the documents that are on the way, and those that were added lately."""
+    found: defaultdict[UUID, dict[UUID, Seen]] = defaultdict(dict)
+    since = first_id(timezone.now() - _LATELY)
+    most = max(1, min(_MOST_SHOWN, _MOST_OF_A_LOOK // len(collections)))
+    asked: dict[str, Any] = {"collections": list(collections), "since": since, "most": most}
+    with connection.cursor() as cursor:
+        cursor.execute(_WITHIN, asked | {"states": list(_UNDER_WAY)})
+        for collection_id, document_id, *values in cursor.fetchall():
+            found[collection_id][document_id] = Seen(**dict(zip(_SHOWN, values, strict=True)))
+    return {each: found[each] for each in collections}

@@ -243,6 +243,8 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("PUT", "/collections/{ref}/members/{user_id}"): Row(SET, query=PLACE, json={"can_write": True}, fresh=_shelf),
     ("DELETE", "/collections/{ref}/members/{user_id}"): Row(DROP, query=PLACE, fresh=_shelf),
     ("GET", "/collections/{ref}/documents"): Row(READ, query=PLACE, fresh=_shelf),
+    # None of them is on the way, so that the stream ends.
+    ("GET", "/collections/{ref}/documents/events"): Row(READ, query=PLACE, fresh=_shelf),
     # Without a file it is refused, but only for who may add one; with files: tests/vectorstore/rest.
     ("POST", "/collections/{ref}/documents"): Row((422, 422, 422, *ADD[3:]), query=PLACE, fresh=_shelf),
     ("POST", "/collections/{ref}/documents/url"): Row(

@@ -1,7 +1,6 @@
-"""REST for following documents: how far one is, as server-sent events; and lists that say when nothing has changed."""
+"""REST for following documents: how far they are, as server-sent events; lists that say when nothing has changed."""
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Callable, Sequence
 from hashlib import blake2b
 from time import monotonic
 from typing import Any
@@ -19,43 +18,68 @@ from accounts.rest import caller_of
 from kernel import database
 from kernel.conf import config
 from kernel.errors import Busy, ChainError, NotAuthenticated, NotFound
-from vectorstore import documents
-from vectorstore.rest.places import in_place, scope_of
-from vectorstore.watching import Watch, Watcher, seen
+from vectorstore import collections, documents
+from vectorstore.rest.places import Ref, in_place, scope_of
+from vectorstore.scope import Scope
+from vectorstore.watching import CollectionWatch, DocumentWatch, Watch, Watcher, seen
 
 router = Router(tags=["documents"])
+#: Finds what is watched for a reader. Raises NotFound.
+Readable = Callable[[Scope, UUID], Any]
+_json = msgspec.json.encode
 #: Seconds of silence after which a stream says that it lives. As often, or more often if CHAT["REVALIDATE_SECONDS"] is
-#: less, it looks whether its reader may still see the document, also while there is much to tell.
+#: less, it looks whether its reader may still see what it is about, also while there is much to tell.
 HEARTBEAT = 15.0
 #: Seconds that a stream lasts; a browser's EventSource opens the next one by itself.
 _LONGEST = 300.0
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-_STREAM = {
-    "responses": {
-        200: {
-            "description": "`state` events with state, done, total, error_code and reason; `gone` if it was deleted.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        }
-    }
-}
+
+
+def _described(what: str) -> dict[str, Any]:
+    content = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {"responses": {200: {"description": what, "content": content}}}
 
 
 @router.get(
     "/documents/{uuid:document_id}/events",
     summary="A document's states as server-sent events, until it is ready or has failed; 429 beyond 10 at once",
-    openapi_extra=_STREAM,
+    openapi_extra=_described(
+        "`state` events with state, done, total, error_code and reason; `gone` if it was deleted."
+    ),
 )
 async def watch_document(
     request: HttpRequest, document_id: UUID, workspace: UUID | None = None
 ) -> StreamingHttpResponse:
     row = await in_place(request, workspace, documents.readable, document_id)
-    user_id = caller_of(request).user_id
-    Watcher.current().check_room(user_id)
-    watch = Watch(document_id, user_id, seen(row))
-    return StreamingHttpResponse(_stream(request, workspace, watch), content_type="text/event-stream", headers=_HEADERS)
+    watch = DocumentWatch(document_id, caller_of(request).user_id, seen(row))
+    return _answer(request, workspace, watch, documents.readable)
 
 
-async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) -> AsyncGenerator[bytes, None]:
+@router.get(
+    "/collections/{ref}/documents/events",
+    summary="The states of a collection's documents as server-sent events, until none is on the way; 429 beyond 10",
+    openapi_extra=_described(
+        "`state` events as a document's, each with its id as `document`, of those that are on the way or were added in "
+        "the last five minutes; `gone` with the id of one that was deleted, without one if it is the collection; "
+        "`settled` when no document is on the way."
+    ),
+)
+async def watch_collection(request: HttpRequest, ref: Ref, workspace: UUID | None = None) -> StreamingHttpResponse:
+    row = await in_place(request, workspace, collections.readable, ref)
+    watch = CollectionWatch(row.pk, caller_of(request).user_id)
+    return _answer(request, workspace, watch, collections.readable)
+
+
+def _answer(request: HttpRequest, workspace: UUID | None, watch: Watch, readable: Readable) -> StreamingHttpResponse:
+    """Raises Busy, as HTTP does, for one too many."""
+    Watcher.current().check_room(watch.user_id)
+    told = _stream(request, workspace, watch, readable)
+    return StreamingHttpResponse(told, content_type="text/event-stream", headers=_HEADERS)
+
+
+async def _stream(
+    request: HttpRequest, workspace: UUID | None, watch: Watch, readable: Readable
+) -> AsyncGenerator[bytes, None]:
     begins, watcher = monotonic(), Watcher.current()
     pause = min(HEARTBEAT, config().chat.revalidate_seconds)
     ends, looks = begins + _LONGEST, begins + pause
@@ -64,19 +88,15 @@ async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) ->
         watcher.enter(watch)
         yield b"retry: 2000\n\n"
         while not watch.ended and monotonic() < ends:
-            now = watch.take()
-            if now is not None:
-                yield b"event: state\ndata: %s\n\n" % msgspec.json.encode(asdict(now))
-                if now.over:
-                    return
-            if watch.gone:
-                yield b"event: gone\ndata: {}\n\n"
+            if told := watch.take():
+                yield b"".join(b"event: %s\ndata: %s\n\n" % (name.encode(), _json(values)) for name, values in told)
+            if watch.over:
                 return
             if not await watch.more(pause):
                 yield b": still here\n\n"
             if monotonic() >= looks:
                 looks = monotonic() + pause
-                await _check(request, workspace, watch.document_id)
+                await _check(request, workspace, watch.of, readable)
     except NotFound:
         yield b"event: gone\ndata: {}\n\n"
     except (Busy, NotAuthenticated):
@@ -85,13 +105,13 @@ async def _stream(request: HttpRequest, workspace: UUID | None, watch: Watch) ->
         watcher.leave(watch)
 
 
-async def _check(request: HttpRequest, workspace: UUID | None, document_id: UUID) -> None:
+async def _check(request: HttpRequest, workspace: UUID | None, of: UUID, readable: Readable) -> None:
     """Raises NotAuthenticated for a reader who isn't signed in any more, NotFound for one who may not see it."""
 
     def look() -> None:
         scope = scope_of(_caller_now(request), workspace, of_object=True)
         with scope.wall():
-            documents.readable(scope, document_id)
+            readable(scope, of)
 
     try:
         await database.run(look)

@@ -6,7 +6,9 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx2 as httpx
 import pytest
@@ -14,20 +16,21 @@ from django.conf import settings
 from django.db.models import F
 from django.test import Client as Browser
 from django.test import RequestFactory
+from django.utils import timezone
 
 from accounts import tokens
 from accounts.models import Membership
 from kernel import database
-from tests.conftest import Person
+from kernel.ids import first_id
 from tests.support.server import Server
 from tests.support.stage import eventually, within
 from tests.support.stage import settings as options
 from tests.vectorstore.rest.conftest import Place
-from vectorstore import collections, watching
+from vectorstore import collections, documents, watching
 from vectorstore.models import CollectionMember, Document
 from vectorstore.rest import watching as rest
 from vectorstore.scope import Scope
-from vectorstore.watching import Watch, Watcher, seen
+from vectorstore.watching import CollectionWatch, DocumentWatch, Looked, Seen, Watcher, seen
 
 LIST = "/collections/default/documents"
 
@@ -93,10 +96,11 @@ def daphne(live_database: None, server_env: dict[str, str]) -> Iterator[Server]:
 
 @contextmanager
 def stream(
-    place: Place, document: str, who: str = "viewer", *, server: Server | None = None, timeout: float = 20
+    place: Place, of: str, who: str = "viewer", *, server: Server | None = None, timeout: float = 20
 ) -> Iterator[Any]:
+    """The events of a document (its id), or of what stands at another path."""
     headers = {"Authorization": f"Bearer {place.people[who].token}"}
-    url = f"{(server or place.server).url}/api/v1/documents/{document}/events"
+    url = f"{(server or place.server).url}/api/v1{of if '/' in of else f'/documents/{of}'}/events"
     with httpx.stream(
         "GET", url, headers=headers, params={"workspace": str(place.workspace)}, timeout=timeout
     ) as response:
@@ -126,7 +130,7 @@ async def queued(place: Place) -> str:
     return await database.run(make)
 
 
-class TestTheStream:
+class TestADocumentsStream:
     async def test_each_state_is_told_until_it_is_ready(self, at: Place) -> None:
         made = await queued(at)
         rows = Document.objects.filter(id=made)
@@ -160,8 +164,12 @@ class TestTheStream:
             assert at.ask("owner", "DELETE", f"/documents/{made}").status_code == 204
             assert list(told) == [("gone", {})]
 
-    async def test_a_person_has_so_many_at_once_and_gets_new_ones_for_those_that_were_closed(self, at: Place) -> None:
+    @pytest.mark.parametrize("of", ["a document", LIST])
+    async def test_a_person_has_so_many_at_once_and_gets_new_ones_for_those_that_were_closed(
+        self, at: Place, of: str
+    ) -> None:
         made = await queued(at)
+        made = of if of == LIST else made
         with ExitStack() as open_ones:
             # A reader that is dropped closes its stream.
             readers = [events(open_ones.enter_context(stream(at, made))) for _ in range(watching.MOST_OF_ONE)]
@@ -205,23 +213,122 @@ class TestTheStream:
         assert at.ask("other", "GET", f"/documents/{made}/events").status_code == 404
 
 
+async def documents_in(
+    place: Place, *states: str, collection: str = "default", age: timedelta = timedelta()
+) -> list[str]:
+    """Documents of a collection in these states, which were added so long ago."""
+    into = place.get(f"/collections/{collection}")["id"]
+
+    def make() -> list[str]:
+        made = first_id(timezone.now() - age)
+        ids = [UUID(int=made.int + uuid4().int % 2**64) for _ in states]
+        Document.objects.bulk_create(
+            Document(id=id_, workspace_id=place.workspace, collection_id=into, title="t", source=str(id_), state=state)
+            for id_, state in zip(ids, states, strict=True)
+        )
+        return [str(each) for each in ids]
+
+    return await database.run(make)
+
+
+class TestACollectionsStream:
+    async def test_the_states_of_all_that_are_on_the_way_are_told_until_none_is(self, at: Place) -> None:
+        await at.ingest()
+        first, second, third = await documents_in(at, "queued", "embedding", "queued")
+        with stream(at, LIST) as response:
+            told = events(response)
+
+            def then(number: int = 1) -> list[tuple[str, str, str]]:
+                found = [next(told) for _ in range(number)]
+                return sorted((name, data.get("document"), data.get("state")) for name, data in found)
+
+            def changed(which: str, **values: Any) -> Any:
+                return database.run(lambda: watched(Document.objects.filter(id=which), **values))
+
+            # That of the text that is found was added lately.
+            assert {(state, name) for name, _, state in then(4)} == {
+                ("queued", "state"),
+                ("embedding", "state"),
+                ("ready", "state"),
+            }
+            await changed(second, done=3, total=5)
+            assert next(told) == (
+                "state",
+                {"document": second, "state": "embedding", "done": 3, "total": 5, "error_code": "", "reason": ""},
+            )
+            await changed(second, state="ready")
+            assert then() == [("state", second, "ready")]
+            [late] = await documents_in(at, "parsing")
+            assert then() == [("state", late, "parsing")]
+            await changed(late, state="failed", error_code="encrypted")
+            assert then() == [("state", late, "failed")]
+            assert at.ask("owner", "DELETE", f"/documents/{third}").status_code == 204
+            assert then() == [("gone", third, None)]
+            await changed(first, state="ready")
+            assert then() == [("state", first, "ready")]
+            assert list(told) == [("settled", {})]
+
+    async def test_what_was_over_before_anybody_looked_is_told_if_it_was_added_lately(self, at: Place) -> None:
+        await at.ingest()
+        [ready] = [each["id"] for each in at.get(LIST)["documents"]]
+        [failed] = await documents_in(at, "failed", age=timedelta(minutes=4))
+        await documents_in(at, "ready", "failed", age=timedelta(minutes=6))
+        with stream(at, LIST) as response:
+            *told, last = list(events(response))
+        assert {(data["document"], data["state"]) for _, data in told} == {(ready, "ready"), (failed, "failed")}
+        assert last == ("settled", {})
+
+    async def test_an_old_one_that_is_read_anew_is_told_to_its_end(self, at: Place) -> None:
+        await at.ingest()
+        [old, idle] = await documents_in(at, "embedding", "ready", age=timedelta(days=9))
+        with stream(at, LIST) as response:
+            told = events(response)
+            assert {next(told)[1]["document"] for _ in range(2)} - {old} != {idle}
+            await database.run(lambda: watched(Document.objects.filter(id=old), state="ready"))
+            assert [(name, data.get("document")) for name, data in told] == [("state", old), ("settled", None)]
+
+    async def test_another_collections_documents_are_not_told(self, at: Place) -> None:
+        await at.ingest()
+        secret = at.collection("secret", access="restricted")
+        [hidden] = await documents_in(at, "queued", collection=secret)
+        with stream(at, LIST) as response:
+            assert hidden not in [data.get("document") for _, data in events(response)]
+        of_secret = f"/collections/{secret}/documents"
+        assert at.ask("viewer", "GET", f"{of_secret}/events").status_code == 404
+        with stream(at, of_secret, "owner") as response:
+            assert next(events(response))[1]["document"] == hidden
+
+    async def test_one_without_documents_is_settled_at_once(self, at: Place) -> None:
+        with stream(at, f"/collections/{at.collection('empty')}/documents", timeout=10) as response:
+            assert list(events(response)) == [("settled", {})]
+
+
+#: A test of the streams of a document and of a collection.
+of_each = pytest.mark.parametrize("watch", [DocumentWatch, CollectionWatch], indirect=True)
+
+
 class TestWithinTheProcess:
     """What takes minutes at a server."""
 
-    @pytest.fixture(params=["token"])
-    async def watch(self, request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
+    @pytest.fixture
+    async def asked(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A request of the member's, with their token."""
         monkeypatch.setattr(rest, "HEARTBEAT", 0.05)
         monkeypatch.setattr(watching, "_LOOK", 0.02)
-        made = await queued(place)
         member = place.people["member"]
-        asked: Any = RequestFactory().get("/")
-        if request.param == "token":
-            asked.META["HTTP_AUTHORIZATION"] = f"Bearer {member.token}"
-        else:
-            asked.COOKIES[settings.SESSION_COOKIE_NAME] = await database.run(signed_in, member)
-        asked.auth = replace(member.caller, by_token=request.param == "token")
+        asked: Any = RequestFactory().get("/", HTTP_AUTHORIZATION=f"Bearer {member.token}")
+        asked.auth = replace(member.caller, by_token=True)
+        return asked
+
+    @pytest.fixture(params=[DocumentWatch])
+    async def watch(self, request: pytest.FixtureRequest, place: Place, asked: Any) -> Any:
+        made = await queued(place)
         row = await database.run(lambda: Document.objects.get(id=made))
-        return rest._stream(asked, place.workspace, Watch(row.id, member.user.pk, seen(row)))
+        if request.param is DocumentWatch:
+            watch = DocumentWatch(row.pk, asked.auth.user_id, seen(row))
+            return rest._stream(asked, place.workspace, watch, documents.readable)
+        whole = CollectionWatch(row.collection_id, asked.auth.user_id)
+        return rest._stream(asked, place.workspace, whole, collections.readable)
 
     async def until(self, told: Any, word: bytes) -> None:
         async with asyncio.timeout(10):
@@ -242,6 +349,7 @@ class TestWithinTheProcess:
         assert pieces[0].startswith(b"retry:")
         assert watcher_size() == 0
 
+    @of_each
     async def test_who_may_not_see_the_document_any_more_hears_no_more(self, watch: Any, place: Place) -> None:
         await self.until(watch, b"event: state")
 
@@ -252,7 +360,7 @@ class TestWithinTheProcess:
             assert not CollectionMember.objects.filter(user=place.people["member"].user).exists()
 
         await database.run(restrict)
-        await self.until(watch, b"event: gone")
+        await self.until(watch, b"event: gone\ndata: {}\n")
 
     async def test_nor_while_there_is_much_to_tell(self, watch: Any, place: Place, monkeypatch: Any) -> None:
         monkeypatch.setattr(rest, "HEARTBEAT", 2.0)
@@ -267,15 +375,20 @@ class TestWithinTheProcess:
         await self.until(watch, b"event: gone")
         embedding.cancel()
 
-    @pytest.mark.parametrize("watch", ["token", "cookie"], indirect=True)
+    @of_each
+    @pytest.mark.parametrize("by", ["token", "cookie"])
     async def test_who_has_signed_out_hears_no_more_and_is_not_told_that_it_is_gone(
-        self, watch: Any, place: Place
+        self, asked: Any, watch: Any, by: str, place: Place
     ) -> None:
+        user = place.people["member"].user
+        if by == "cookie":
+            del asked.META["HTTP_AUTHORIZATION"]
+            asked.COOKIES[settings.SESSION_COOKIE_NAME] = await database.run(session_of, user)
+            asked.auth = replace(asked.auth, by_token=False)
         await self.until(watch, b"still here")
         await self.until(watch, b"still here")
 
         def sign_out() -> None:
-            user = place.people["member"].user
             user.set_password("another horse")  # ends the tokens and the sessions
             user.save()
 
@@ -284,26 +397,111 @@ class TestWithinTheProcess:
         assert watcher_size() == 0
 
     async def test_a_database_that_is_away_for_a_moment_ends_no_stream(self, watch: Any, monkeypatch: Any) -> None:
-        real, failed = watching._states, []
+        real, failed = watching._looked, []
 
-        def states(ids: Any) -> Any:
+        def looked(*asked: Any) -> Any:
             if len(failed) < 3:
-                failed.append(ids)
+                failed.append(asked)
                 raise OSError("a bug, or a database that goes")
-            return real(ids)
+            return real(*asked)
 
-        monkeypatch.setattr(watching, "_states", states)
+        monkeypatch.setattr(watching, "_looked", looked)
         await self.until(watch, b"event: state")
         await database.run(Document.objects.filter(source="queued.md").update, state="ready")
         await self.until(watch, b'"ready"')
         assert len(failed) == 3
 
 
-def signed_in(person: Person) -> str:
-    """The session of their browser."""
+def session_of(user: Any) -> str:
+    """The session of their browser, which they sign in with."""
     browser = Browser()
-    browser.force_login(person.user)
+    browser.force_login(user)
     return str(browser.session.session_key)
+
+
+WAITS, READS, READY = (
+    Seen(state=state, done=0, total=0, error_code="", reason="") for state in ("queued", "parsing", "ready")
+)
+
+
+class TestAWatchOfACollection:
+    """What it asks for and tells, look by look."""
+
+    @pytest.fixture
+    def watch(self) -> CollectionWatch:
+        return CollectionWatch(uuid4(), 1)
+
+    def look(self, watch: CollectionWatch, found: dict[UUID, Seen], **those: Any) -> None:
+        watch.asked()
+        watch.show(Looked(documents=those.get("documents", {}), collections={watch.of: found}))
+
+    def told(self, watch: CollectionWatch) -> list[tuple[str, Any, Any]]:
+        return [(name, data.get("document"), data.get("state")) for name, data in watch.take()]
+
+    def test_before_the_first_look_nothing_is_settled(self, watch: CollectionWatch) -> None:
+        assert (self.told(watch), watch.over) == ([], False)
+        self.look(watch, {})
+        assert (self.told(watch), watch.over) == ([("settled", None, None)], True)
+
+    def test_one_that_is_found_no_more_is_asked_for_and_told_to_its_end(self, watch: CollectionWatch) -> None:
+        one, other = uuid4(), uuid4()
+        self.look(watch, {one: READS, other: WAITS})
+        assert len(self.told(watch)) == 2
+        assert set(watch.asked()[0]) == {one, other}
+        self.look(watch, {other: WAITS}, documents={one: READY, other: WAITS})
+        assert self.told(watch) == [("state", one, "ready")]
+        assert self.told(watch) == []
+        assert set(watch.asked()[0]) == {other}
+
+    def test_what_is_told_during_a_look_is_asked_for_by_the_next_one(self, watch: CollectionWatch) -> None:
+        one, other = uuid4(), uuid4()
+        self.look(watch, {one: READS, other: WAITS})
+        documents, _ = watch.asked()
+        assert len(self.told(watch)) == 2
+        # It has ended since, and was in no question of this look.
+        assert list(documents) == []
+        watch.show(Looked(documents={}, collections={watch.of: {}}))
+        assert (self.told(watch), watch.over) == ([], False)
+        assert set(watch.asked()[0]) == {one, other}
+        self.look(watch, {}, documents={one: READY, other: None})
+        assert set(self.told(watch)) == {("state", one, "ready"), ("gone", other, None), ("settled", None, None)}
+
+    def test_a_reader_who_takes_nothing_for_a_while_gets_the_newest_states(self, watch: CollectionWatch) -> None:
+        one = uuid4()
+        self.look(watch, {one: WAITS})
+        self.look(watch, {one: READS})
+        assert self.told(watch) == [("state", one, "parsing")]
+        for _ in range(2):
+            self.look(watch, {}, documents={one: READY})
+        assert self.told(watch) == [("state", one, "ready"), ("settled", None, None)]
+
+    def test_those_that_newer_ones_keep_out_of_sight_are_not_remembered(self, watch: CollectionWatch) -> None:
+        seen: list[UUID] = []
+        for _ in range(50):
+            new = {uuid4(): WAITS for _ in range(10)}
+            self.look(watch, new, documents=dict.fromkeys(seen, WAITS))
+            assert {document for _, document, _ in self.told(watch)} == set(new)
+            seen = list(watch.asked()[0])
+            assert len(seen) == 10
+        assert not watch.over
+
+    async def test_of_a_large_collection_the_newest_are_told(self, place: Place, monkeypatch: Any) -> None:
+        monkeypatch.setattr(watching, "_MOST_SHOWN", 3)
+        await place.ingest()
+        waiting = await documents_in(place, *["queued"] * 5, age=timedelta(hours=1))
+        [working] = await documents_in(place, "embedding", age=timedelta(hours=2))
+        collection = UUID(place.get("/collections/default")["id"])
+        looked = await database.run(watching._looked, set(), {collection})
+        told = {str(each): state.state for each, state in looked.collections[collection].items()}
+        assert set(told) - set(waiting) - {working} == {
+            each["id"] for each in place.get(LIST, state="ready")["documents"]
+        }
+        assert {each for each in told if told[each] == "queued"} == set(sorted(waiting)[2:])
+        assert told[working] == "embedding"
+        monkeypatch.setattr(watching, "_MOST_OF_A_LOOK", 4)
+        both = {collection, UUID(place.collection("other"))}
+        looked = await database.run(watching._looked, set(), both)
+        assert [state.state for state in looked.collections[collection].values()].count("queued") == 2
 
 
 async def _all(told: Any) -> list[bytes]:
