@@ -164,8 +164,8 @@ def _set(settings: Mapping[str, str]) -> None:
 
 
 def _setting(settings: Mapping[str, str]) -> Sql:
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-    return f"SELECT {calls}", [each for pair in settings.items() for each in pair]
+    calls = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
+    return f"SELECT {calls}", list(settings.values())
 
 
 class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
