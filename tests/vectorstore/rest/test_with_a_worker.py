@@ -40,3 +40,20 @@ async def test_an_upload_is_followed_until_it_is_found_and_its_vectors_are_made_
     await eventually(lambda: place.get("/collections/default/reembed")["building"] is None, deadline=30)
     assert place.get("/collections/default/reembed")["active"]["embedding_model"] != "fake:old"
     assert "a.md" in ask()
+
+
+async def test_many_uploads_are_followed_in_one_stream_those_that_fail_too(place: Place, worker: Worker) -> None:
+    files = [("files", (f"{n}.json", b'{"a": ' if n % 3 else f'{{"number": {n}}}'.encode())) for n in range(12)]
+    files += [("files", (f"{n}.md", f"# Part {n}\n\n{TEXT}".encode())) for n in range(12)]
+    sent = place.ask("member", "POST", "/collections/default/documents", files=files).json()["documents"]
+    last: dict[str, str] = {}
+    while set(last) != {each["document"]["id"] for each in sent} or set(last.values()) - {"ready", "failed"}:
+        # It ends when nothing is on the way; another one tells of what came since.
+        with stream(place, "/collections/default/documents") as response:
+            *told, (name, _) = list(events(response))
+        assert name == "settled"
+        last |= {state["document"]: state["state"] for _, state in told}
+    # Of the broken ones the same bytes are one document, until that one has failed.
+    listed = place.get("/collections/default/documents", limit=100)["documents"]
+    assert last == {each["id"]: each["state"] for each in listed}
+    assert sorted(last.values()).count("ready") == 16
