@@ -4,6 +4,7 @@ import logging.config
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from billiard import active_children
@@ -46,12 +47,20 @@ def _be_patient(conf: Any, **_: object) -> None:
     conf.broker_transport_options = {"socket_connect_timeout": 5, "socket_timeout": 15}
 
 
-@worker_process_init.connect
-@beat_embedded_init.connect
-def _end_with_the_worker(**_: object) -> None:
+@celeryd_init.connect
+def _bind_processes(**_: object) -> None:
     """A worker that is killed leaves no process of its own behind, which nobody could tell to stop."""
     if sys.platform == "linux":
-        set_pdeathsig(signal.SIGKILL)
+        end = partial(_end_with, os.getpid())
+        worker_process_init.connect(end, weak=False)
+        beat_embedded_init.connect(end, weak=False)
+
+
+def _end_with(worker: int, **_: object) -> None:
+    set_pdeathsig(signal.SIGKILL)
+    # Killed before the kernel knew of the bond: nothing will come any more.
+    if os.getppid() != worker:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @worker_process_init.connect

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -81,6 +82,34 @@ def test_nothing_of_a_killed_worker_lives_on(live_database: None, server_env: di
         children = worker.children()
         worker.process.kill()  # type: ignore[union-attr]  # it was started
         assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_nothing_of_a_worker_that_is_killed_while_it_starts_lives_on(
+    live_database: None, server_env: dict[str, str]
+) -> None:
+    """Its processes are held before they have bound themselves to it, and go on when it is gone."""
+    held: list[psutil.Process] = []
+    worker = Worker(server_env, concurrency=2, beat=True)
+    try:
+        worker.launch()
+        end = time.monotonic() + 30
+        while len(held) < 3:  # without a pause, which they would use
+            assert time.monotonic() < end
+            for child in worker.children():
+                if child not in held:
+                    child.suspend()
+                    held.append(child)
+        worker.process.kill()  # type: ignore[union-attr]  # it was started
+        worker.process.wait(10)  # type: ignore[union-attr]
+        for child in held:
+            with suppress(psutil.NoSuchProcess):
+                child.resume()
+        assert psutil.wait_procs(held, timeout=10)[1] == []
+    finally:
+        for child in held:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        worker.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("away", ["closed", "mute", "socket"])
