@@ -28,7 +28,7 @@ define bring_uv
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench clean
+.PHONY: help install demo test test-all coverage lint format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ test: .venv/.installed ## Run the tests
 test-all: test .venv-3.13/.installed ## Run the tests on Python 3.13 with the newest Django as well
 	.venv-3.13/bin/python -m pytest $(PARALLEL) $(ARGS)
 
+coverage: .venv/.installed ## Run the tests and tell what they reach, in servers and workers too (.coverage/html)
+	@rm -rf .coverage
+	@# The verdict is the tests' own, also told after the report: how much they reach fails nothing.
+	.venv/bin/coverage run -m pytest $(PARALLEL) $(ARGS); verdict=$$?; \
+		.venv/bin/python -m tests.support.coverage_report && exit $$verdict
+
 lint: .venv/.installed ## Check style, types, layers and missing migrations
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -62,7 +68,7 @@ bench: .venv/.installed ## Measure what must be fast, against its peers
 	.venv/bin/python -m benchmarks $(ARGS)
 
 clean: ## Remove the environments and caches; the demo's data stays
-	rm -rf .venv .venv-3.13 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.13 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage
 
 .venv/.installed: uv.lock pyproject.toml
 	@$(bring_uv); echo "Installing into .venv …"; "$$uv" sync --frozen --quiet --compile-bytecode --python $(find_python)

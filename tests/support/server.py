@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx2 as httpx
 
 from django_chain.embedded.process import bound
+from tests.support.measured import end_if_measured
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +116,7 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
+            end_if_measured(self.process)
             self.process.kill()
             self.process.wait(10)
         self.log.unlink(missing_ok=True)

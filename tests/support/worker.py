@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 
 from django_chain.embedded.process import bound
+from tests.support.measured import end_if_measured
 from tests.support.server import ROOT
 
 
@@ -101,5 +102,7 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self.process is not None and self.running:
             self.process.send_signal(signal.SIGCONT)
-            self.kill()
+            end_if_measured(self.process)
+            if self.running:
+                self.kill()
         self._directory.cleanup()
