@@ -66,6 +66,10 @@ class Cache(Generic[K, V]):
             self._values[key] = value
         return value
 
+    def drop(self, key: K) -> None:
+        with self._lock:
+            self._values.pop(key, None)
+
     def clear(self) -> None:
         with self._lock:
             self._values.clear()

@@ -7,7 +7,7 @@ before anybody sees it (vectorstore.searching).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pgvector import Vector
@@ -15,10 +15,10 @@ from pgvector import Vector
 from vectorstore.filters import Filter, Sql
 from vectorstore.values import Scored, SetInfo
 
-#: Matches whose words are weighed, and of each kind of words where it is known which ones are rare: what a common word
-#: finds beyond these is not looked at.
+#: Matches whose words are weighed: what is found beyond these is not looked at.
 MOST_MATCHES: Final = 500
-MOST_RARE_MATCHES: Final = 200
+#: The same of each kind of words, rare and common, where that is known.
+MOST_OF_A_KIND: Final = 200
 #: Characters of a question, and words of it, that the text part reads.
 MOST_CHARACTERS: Final = 2000
 _MOST_WORDS: Final = 32
@@ -34,10 +34,6 @@ class Common(NamedTuple):
     words: str = "{}"
     shares: str = "{}"
     passages: int = 0
-
-    @property
-    def most_matches(self) -> int:
-        return MOST_RARE_MATCHES if self.passages else MOST_MATCHES
 
 
 NOT_COMMON: Final = Common()
@@ -106,15 +102,29 @@ def none_near() -> Sql:
     return "SELECT NULL::uuid AS chunk_id, NULL::float8 AS distance WHERE false", []
 
 
-def asked(language: str, question: str, common: Common = NOT_COMMON) -> Sql:
-    """A row with the question as queries: `every_word`, as websearch_to_tsquery reads it; `any_word`; `rare_word` of
-    those words that match the fewest, together no more than are weighed; `next_word`, the least common of the others.
+def asked(language: str, question: str, common: Common) -> Sql:
+    """A row with the question as queries: `every_word`, as websearch_to_tsquery reads it, and `any_word`.
 
-    Words that are not among the `common` ones count as rare.
+    Where it is known which words are common there are `rare_word`, of those words that match the fewest, together no
+    more than are weighed, and `next_word`, the least common of the others. Words that are not among the common ones
+    count as rare.
     """
-    question, most = question[:MOST_CHARACTERS], common.most_matches
-    negated = " ".join(_NEGATED.findall(question))
-    kinds = ("any_word", "rare_word", "next_word")
+    question = question[:MOST_CHARACTERS]
+    negated, affirmed = " ".join(_NEGATED.findall(question)), _NEGATED.sub(" ", question)
+    few = f"SELECT lexeme FROM unnest(to_tsvector(%s::regconfig, %s)) LIMIT {_MOST_WORDS}"  # noqa: S608  a number
+    values: list[Any] = [language, affirmed]
+    kinds, joined = ["any_word"], _ANY_WORD
+    if common.passages:
+        kinds += ["rare_word", "next_word"]
+        joined += _BY_RARITY
+        few = f"""
+            SELECT lexeme, matches, sum(matches) OVER (ORDER BY matches, lexeme) AS together
+            FROM (
+                SELECT few.lexeme, coalesce(c.share * %s, 0) AS matches
+                FROM ({few}) AS few
+                LEFT JOIN unnest(%s::text[], %s::float8[]) AS c (lexeme, share) ON c.lexeme = few.lexeme
+            ) AS weighed"""  # noqa: S608  made of our own parts
+        values = [common.passages, *values, common.words, common.shares]
     queries = ", ".join(f"coalesce({kind}::tsquery && negated, '') AS {kind}" for kind in kinds)
     text = f"""
         SELECT every_word, {queries}
@@ -122,51 +132,58 @@ def asked(language: str, question: str, common: Common = NOT_COMMON) -> Sql:
             SELECT websearch_to_tsquery(%s::regconfig, %s) AS every_word,
                 websearch_to_tsquery(%s::regconfig, %s) AS negated
         ) AS whole, (
-            SELECT string_agg(word, ' | ') AS any_word,
-                string_agg(word, ' | ') FILTER (WHERE together <= {most}) AS rare_word,
-                string_agg(word, ' | ') FILTER (
-                    WHERE together > {most} AND together - matches <= {most}
-                ) AS next_word
+            SELECT {joined}
             FROM (
-                SELECT '''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' AS word,
-                    matches, sum(matches) OVER (ORDER BY matches, lexeme) AS together
-                FROM (
-                    SELECT few.lexeme, coalesce(c.share * %s, 0) AS matches
-                    FROM (SELECT lexeme FROM unnest(to_tsvector(%s::regconfig, %s)) LIMIT {_MOST_WORDS}) AS few
-                    LEFT JOIN unnest(%s::text[], %s::float8[]) AS c (lexeme, share) ON c.lexeme = few.lexeme
-                ) AS weighed
-            ) AS ordered
+                SELECT *, '''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''' AS word
+                FROM ({few}) AS few
+            ) AS quoted
         ) AS found"""  # noqa: S608  made of our own parts
-    of_words = [common.passages, language, _NEGATED.sub(" ", question), common.words, common.shares]
-    return text, [language, question, language, negated, *of_words]
+    return text, [language, question, language, negated, *values]
 
 
-def matching(collection_id: UUID, *, limit: int, enough: int, most: int, narrowing: Narrowing) -> Sql:
+_ANY_WORD = "string_agg(word, ' | ') AS any_word"
+_BY_RARITY = f""",
+    string_agg(word, ' | ') FILTER (WHERE together <= {MOST_OF_A_KIND}) AS rare_word,
+    string_agg(word, ' | ') FILTER (
+        WHERE together > {MOST_OF_A_KIND} AND together - matches <= {MOST_OF_A_KIND}
+    ) AS next_word"""
+
+
+def matching(collection_id: UUID, *, limit: int, enough: int, common: Common, narrowing: Narrowing) -> Sql:
     """More parts, after one that is called `asked`; the last is `words` with `chunk_id`, `rank` (0 to 1) and whether it
-    has `every` word. Chunks that have only some are looked for when none has all: those with rare words first, and
-    others if these are not `enough`; `most` of each.
+    has `every` word.
+
+    Chunks that have only some are looked for when none has all. Where it is known which words are common, those with
+    rare ones come first, and others are looked for as long as there are not `enough`.
     """
     conditions, values = narrowing.conditions()
-    found = f"""
-        SELECT l.chunk_id, l.terms FROM vectorstore_chunklookup l {narrowing.document()}
-        WHERE l.terms @@ (SELECT :query FROM asked) AND l.collection_id = %s AND {conditions}"""  # noqa: S608  made of our own parts
-    every = "ts_rank_cd(terms, (SELECT every_word FROM asked), 32)::float8 AS rank"
+
+    def holding(query: str, further: str, most: int) -> str:
+        return f"""(
+            SELECT l.chunk_id, l.terms FROM vectorstore_chunklookup l {narrowing.document()}
+            WHERE l.terms @@ (SELECT {query} FROM asked) AND l.collection_id = %s AND {conditions} {further}
+            LIMIT {most})"""  # noqa: S608  made of our own parts
+
+    every = "ts_rank_cd(terms, (SELECT every_word FROM asked), 32)::float8"
     # By how many of the words it has, wherever they stand: a title's words would outweigh all others.
-    some = "ts_rank('{1, 1, 1, 1}', terms, (SELECT any_word FROM asked), 32)::float8 AS rank"
-    text = f"""
-        strict AS MATERIALIZED ({found.replace(":query", "every_word")} LIMIT {most}),
-        rare AS MATERIALIZED (
-            {found.replace(":query", "rare_word")} AND NOT EXISTS (SELECT FROM strict) LIMIT {most}
-        ),
-        others AS MATERIALIZED (
-            {found.replace(":query", "next_word")} AND NOT l.terms @@ (SELECT rare_word FROM asked)
-                AND NOT EXISTS (SELECT FROM strict) AND (SELECT count(*) FROM rare) < %s LIMIT {most}
-        ),
-        words AS MATERIALIZED (
-            SELECT chunk_id, {every}, true AS every FROM strict
-            UNION ALL
-            SELECT chunk_id, {some}, false FROM (SELECT * FROM rare UNION ALL SELECT * FROM others) AS loose
-            ORDER BY rank DESC, chunk_id LIMIT %s
-        )"""  # noqa: S608  made of our own parts
-    where = [collection_id, *values]
-    return text, [*where, *where, *where, enough, limit]
+    some = "ts_rank('{1, 1, 1, 1}', terms, (SELECT any_word FROM asked), 32)::float8"
+    where, unless = [collection_id, *values], "AND NOT EXISTS (SELECT FROM strict)"
+    parts = ["strict AS MATERIALIZED " + holding("every_word", "", MOST_MATCHES)]
+    ranked = [f"SELECT chunk_id, {every} AS rank, true AS every FROM strict"]  # noqa: S608  made of our own parts
+    if not common.passages:
+        parts.append("loose AS MATERIALIZED " + holding("any_word", unless, MOST_MATCHES))
+        ranked.append(f"SELECT chunk_id, {some}, false FROM loose")  # noqa: S608  made of our own parts
+        asked_values = [*where, *where]
+    else:
+        before, count = " AND NOT l.terms @@ (SELECT {} FROM asked)", "(SELECT count(*) FROM {})"
+        second = f"{unless} AND {count.format('rare')} < %s{before.format('rare_word')}"
+        third = f"{unless} AND {count.format('rare')} + {count.format('others')} < %s"
+        third += before.format("rare_word") + before.format("next_word")
+        parts.append("rare AS MATERIALIZED " + holding("rare_word", unless, MOST_OF_A_KIND))
+        parts.append("others AS MATERIALIZED " + holding("next_word", second, MOST_OF_A_KIND))
+        parts.append("rest AS MATERIALIZED " + holding("any_word", third, MOST_OF_A_KIND))
+        ranked.append(f"SELECT chunk_id, 0.5 + {some} / 2, false FROM rare")  # noqa: S608  made of our own parts
+        ranked += [f"SELECT chunk_id, {some} / 2, false FROM {each}" for each in ("others", "rest")]  # noqa: S608  as above
+        asked_values = [*where, *where, *where, enough, *where, enough]
+    best = f"({' UNION ALL '.join(ranked)} ORDER BY rank DESC, chunk_id LIMIT %s)"
+    return f"{', '.join(parts)}, words AS MATERIALIZED {best}", [*asked_values, limit]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from kernel import caches, database, jobs
 from kernel.conf import config as settings
-from kernel.errors import Invalid, NotFound, TooLarge
+from kernel.errors import ChainError, DatabaseUnavailable, Invalid, NotFound, TooLarge
 from kernel.text import storable
 from llm.embeddings.embedder import Embedder
 from llm.embeddings.embedder import embedder as configured_embedder
@@ -20,7 +20,6 @@ from vectorstore import claims, drafting, figures, indexing, outside, ranking, r
 from vectorstore.backends import Backend, backend
 from vectorstore.candidates import Narrowing, none_near
 from vectorstore.claims import Submitted
-from vectorstore.errors import EmbeddingMismatch
 from vectorstore.scope import TRUSTED, Scope
 from vectorstore.searching import Plan
 from vectorstore.values import (
@@ -119,21 +118,30 @@ class VectorStoreManager:
         named = request.collection if isinstance(request.collection, UUID) else _named(request.collection)
         who = (self._scope.workspace_id, self._scope.reader, named)
         known = _seen.get(who)
-        try:
-            hits = await self._hits(known, request, which) if known and request.query else []
-        except EmbeddingMismatch:  # of a set that may have been replaced
-            hits, known = [], None
-        if hits:
-            return hits
+        failed: ChainError | None = None
+        if known and request.query:
+            try:
+                if hits := await self._hits(known, request, which):
+                    return hits
+            except DatabaseUnavailable:
+                raise
+            except ChainError as error:  # perhaps of a model or a set that it has no more
+                failed = error
         # Looked up first: a workspace without documents should not pay a remote provider for each question.
         found = await self._scope.run(searching.collection, named)
+        if found is not None and found.active.backend == rows.BESIDE:
+            _seen.put(who, found)
+        else:
+            _seen.drop(who)
         if found is None and must_exist:
             raise NotFound("There is no such collection.")
-        if found is None or not request.query or found == known:
+        if found is None or not request.query:
             return []
-        if found.active.backend == rows.BESIDE:
-            _seen.put(who, found)
-        return await self._hits(found, request, which)
+        if found != known:
+            return await self._hits(found, request, which)
+        if failed:
+            raise failed
+        return []
 
     async def submit(self, *, collection: str | UUID | None = None, tell: bool = True, **upload: Any) -> Submitted:
         """Take in a file's bytes (`content`) or a `url` under its `source`: workers read, cut and embed it.

@@ -5,7 +5,7 @@ Two walls: every queryset is filtered by the workspace, and while a unit of work
 security lets the connection see no other workspace's rows, whatever the query says (migration 0003).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import psycopg
-from django.db import connection, transaction
+from django.db import NotSupportedError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import ADMINS, Membership
@@ -40,6 +40,8 @@ class _Trusted:
 
 
 TRUSTED: Final = _Trusted()
+#: The setting of PostgreSQL that row security reads.
+_WORKSPACE: Final = "chain.workspace"
 
 
 class Scope:
@@ -83,6 +85,15 @@ class Scope:
             with self.wall(), connection.cursor() as cursor:
                 cursor.execute(text, values)
                 return list(cursor.fetchall())
+        try:
+            return self._sent(text, values, planned_once=planned_once)
+        except NotSupportedError:
+            # A plan that was kept, and a column that has another type since. The connection has more of them.
+            connection.connection.close()
+            connection.close()
+            return self._sent(text, values, planned_once=planned_once)
+
+    def _sent(self, text: str, values: Sequence[Any], *, planned_once: bool) -> list[tuple[Any, ...]]:
         connection.ensure_connection()
         settings = self._behind_wall | ({"plan_cache_mode": "force_generic_plan"} if planned_once else {})
         # What is sent in a pipeline is one transaction up to its end.
@@ -95,17 +106,17 @@ class Scope:
     @contextmanager
     def wall(self) -> Iterator[None]:
         """A transaction in which the connection sees the rows of this workspace alone."""
-        nested = connection.in_atomic_block
+        around = _whose() if connection.in_atomic_block else None
         with transaction.atomic():
             _set(self._behind_wall)
             yield
-        if nested:
+        if around is not None:
             # The setting lasts as long as the outermost transaction, which isn't ours.
-            _set({"chain.workspace": ""})
+            _set({_WORKSPACE: around})
 
     @property
     def _behind_wall(self) -> dict[str, str]:
-        return {"chain.workspace": str(self.workspace_id), **self._settings}
+        return {_WORKSPACE: str(self.workspace_id), **self._settings}
 
     @property
     def collections(self) -> QuerySet[Any]:
@@ -158,6 +169,13 @@ def _readable(workspace_id: UUID, reader: int | _Trusted | None, found: Collecti
     return text, list(values)
 
 
+def _whose() -> str:
+    """The workspace whose wall stands; empty: there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(current_setting(%s, true), '')", [_WORKSPACE])
+        return str(cursor.fetchone()[0])
+
+
 def _set(settings: Mapping[str, str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(*_setting(settings))
@@ -178,7 +196,10 @@ class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
 
 
 class _PreparedCursor(_Cursor):
-    """Keeps the statement in the connection; psycopg lets go of those that were not used for long."""
+    """Keeps the statement in the connection where DATABASES allows it (`prepare_threshold`).
+
+    psycopg lets go of those that were not used for long.
+    """
 
     prepares = True
 

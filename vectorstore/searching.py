@@ -227,7 +227,7 @@ def _text_parts(plan: Plan) -> list[Sql]:
     found, request, common = plan.collection, plan.request, words.common(plan.collection.active)
     question, values = candidates.asked(found.language, request.query, common)
     matching = candidates.matching(
-        found.id, limit=depth(request), enough=request.k, most=common.most_matches, narrowing=plan.narrowing
+        found.id, limit=depth(request), enough=max(_POOL, request.k), common=common, narrowing=plan.narrowing
     )
     return [(f"asked AS MATERIALIZED ({question})", values), matching]
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import DataError, connection
@@ -13,6 +14,9 @@ from accounts.models import Membership, Role
 from kernel import database
 from kernel.errors import NotFound
 from llm import aliases
+from llm.embeddings.fake import FakeEmbeddings
+from llm.errors import ProviderUnavailable
+from llm.registry import embedding_providers
 from tests.support.queries import counted
 from tests.vectorstore.conftest import CountingEmbedder, document, new_workspace
 from tests.vectorstore.large import EMBEDDINGS, LARGE, Placed, configure, fill
@@ -97,6 +101,56 @@ class TestWhatChanged:
         await aliases.close()
 
 
+class Leaving(FakeEmbeddings):
+    """A provider that can be left."""
+
+    gone = False
+
+    def embed_query(self, text: str) -> list[float]:
+        if self.gone:
+            raise ConnectionError
+        return super().embed_query(text)
+
+
+@pytest.fixture
+async def leaving(settings: Any) -> AsyncIterator[VectorStoreManager]:
+    embedding_providers.add("leaving", lambda config: Leaving(config["dimension"]))
+    ours = EMBEDDINGS | {"PROVIDER": "leaving", "MODEL": "words", "DIMENSION": 64}
+    settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"EMBEDDINGS": ours}
+    manager = VectorStoreManager(await new_workspace())
+    await manager.ingest([document("the sea is deep")])
+    assert await found(manager) == ["the sea is deep"]
+    yield manager
+    Leaving.gone = False
+    embedding_providers.remove("leaving")
+    await aliases.close()
+
+
+async def test_the_provider_that_a_collection_left_may_fail(leaving):
+    before = await leaving.collection()
+    set_id = await leaving.scope.run(reembedding.begin, before.id, Space(model="fake:wide", dimension=96), rows.BESIDE)
+    assert (await reembedding.work(set_id))[0] == "switched"
+    Leaving.gone = True
+    assert await found(leaving, "how deep is the sea?") == ["the sea is deep"]
+
+
+async def test_the_provider_that_a_collection_has_fails(leaving):
+    Leaving.gone = True
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await found(leaving, "how deep is the sea?")
+
+
+async def test_questions_to_a_collection_that_is_gone_are_embedded_once_at_most(manager, embedder):
+    await manager.ingest([document("the sea is deep")])
+    assert await found(manager) == ["the sea is deep"]
+    await database.run(Collection.objects.filter(workspace_id=manager.scope.workspace_id).delete)
+    before = len(embedder.asked)
+    for number in range(3):
+        assert await found(manager, f"question {number}") == []
+    assert len(embedder.asked) == before + 1
+
+
 async def test_the_language_of_a_collection_that_changed(manager):
     """Words are looked for as its documents have them now."""
     await manager.ingest([document("the sea is deep")])
@@ -130,6 +184,16 @@ class TestTheWall:
         assert [row[4] for row in await stranger.scope.ask(theirs, planned_once=planned_once)] == [self.CANARY]
         for _ in range(2):
             assert await Scope(workspace_id).ask(theirs, planned_once=planned_once) == []
+
+    async def test_it_comes_back_after_a_unit_of_another_workspace_within(self, workspace_id):
+        def look() -> list[str]:
+            with Scope(workspace_id).wall(), connection.cursor() as cursor:
+                with Scope(UUID(int=7)).wall():
+                    pass
+                cursor.execute("SELECT current_setting('chain.workspace', true)")
+                return [str(each) for each in cursor.fetchone()]
+
+        assert await database.run(look) == [str(workspace_id)]
 
     async def test_it_is_gone_with_the_statement(self, workspace_id):
         def look() -> list[Any]:
@@ -173,6 +237,39 @@ class TestTheWall:
         assert (await database.run(look))[0] in ("", None)
 
 
+class TestKeptPlans:
+    async def test_a_plan_is_made_once_for_a_connection(self, workspace_id):
+        def look() -> Any:
+            for number in range(3):
+                Scope(workspace_id)._ask(lambda _, n=number: ("SELECT %s::int AS kept", [n]), planned_once=True)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%%AS kept'"
+                )
+                return cursor.fetchall()
+
+        assert await database.run(look) == [(3, 0)]
+
+    async def test_a_column_that_changes_its_type_is_read_as_it_is_then(self, workspace_id):
+        def look() -> list[Any]:
+            def ask() -> Any:
+                return Scope(workspace_id)._ask(lambda _: ("SELECT x FROM changing", []), planned_once=True)
+
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE changing AS SELECT 1 AS x")
+            try:
+                before = ask()
+                # By somebody else: psycopg forgets what it has prepared on a connection that alters.
+                with psycopg.connect(**connection.get_connection_params()) as other:
+                    other.execute("ALTER TABLE changing ALTER x TYPE text")
+                return [before, ask(), ask()]
+            finally:
+                with connection.cursor() as cursor:
+                    cursor.execute("DROP TABLE changing")
+
+        assert await database.run(look) == [[(1,)], [("1",)], [("1",)]]
+
+
 class TestALargeCollection:
     @pytest.fixture(autouse=True)
     async def configured(self, settings: Any) -> AsyncIterator[None]:
@@ -209,20 +306,30 @@ class TestALargeCollection:
         assert "halfvec" not in "".join(before)
         assert "halfvec" in after[-1]
 
-    @pytest.mark.parametrize("ready", [True, False])
-    async def test_a_rare_word_is_not_lost_among_the_passages_that_have_a_common_one(self, large, ready):
-        if ready:
-            assert await indexing.work((await large.collection()).active.id) == "ready"
+    @pytest.mark.parametrize("k", [1, 5, 50])
+    async def test_a_rare_word_is_not_lost_among_the_passages_that_have_a_common_one(self, large, k):
+        assert await indexing.work((await large.collection()).active.id) == "ready"
+        hits = await found(large, "common unusual zebra", mode="text", k=k)
+        assert len(hits) == k
+        assert hits[0] == f"c59 m{LARGE - 1}"
+
+    async def test_without_an_index_all_passages_are_alike_that_have_one_of_the_words(self, large):
         hits = await found(large, "common unusual zebra", mode="text", k=5)
         assert len(hits) == 5
-        # A collection without an index is small: all are looked at that have one of the words.
-        assert (hits[0] == f"c59 m{LARGE - 1}") == ready
+        assert f"c59 m{LARGE - 1}" not in hits
 
     async def test_a_common_word_is_looked_for_where_no_rare_one_finds_enough(self, large):
         assert await indexing.work((await large.collection()).active.id) == "ready"
         assert len(await found(large, "common zebra", mode="text", k=5)) == 5
-        assert len(await found(large, "common unusual zebra", mode="text", k=1)) == 1
         assert await found(large, "common -common", mode="text", k=5) == []
+
+    async def test_what_is_common_for_all_may_be_the_only_word_here(self, large):
+        """In this collection, or behind the filter: the less common of two common words is nowhere."""
+        await database.run(_write_second_word, (await large.collection()).id)
+        assert await indexing.work((await large.collection()).active.id) == "ready"
+        (most,) = {hit.document_id for hit in await large.search("common", mode="text", k=1)}
+        for narrowed in ({"documents": [most]}, {"where": {"eq": {"n": 0}}}, {}):
+            assert len(await found(large, "common second zebra", mode="text", k=5, **narrowed)) == 5
 
 
 def _write_words(collection_id: UUID) -> None:
@@ -236,3 +343,20 @@ def _write_words(collection_id: UUID) -> None:
             ["common unusual", collection_id, collection_id, f"c59 m{LARGE - 1}"],
         )
         cursor.execute("ANALYZE vectorstore_chunklookup")
+
+
+def _write_second_word(collection_id: UUID) -> None:
+    """Counted as common, as it would be if other collections were full of it, and nowhere in this one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE vectorstore_chunklookup l SET terms = to_tsvector('english', 'common second')
+            FROM vectorstore_chunk c WHERE c.id = l.chunk_id AND c.collection_id = %s AND c.position > 4
+            """,
+            [collection_id],
+        )
+        cursor.execute("ANALYZE vectorstore_chunklookup")
+        cursor.execute(
+            "UPDATE vectorstore_chunklookup SET terms = to_tsvector('english', 'common') WHERE collection_id = %s",
+            [collection_id],
+        )
