@@ -5,15 +5,17 @@ list has the newest rows; older ones are found by an id, by their owner, or by t
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import ForeignKey, Model, Q, QuerySet
@@ -27,6 +29,8 @@ from kernel.ids import first_id
 
 #: What a list shows in the place of nothing.
 NOTHING = "-"
+#: What Django's filters of a column ask for, behind its name.
+_ASKED: Final = ("", "__exact", "__isnull", "__gte", "__lt", "__id__exact")
 
 
 class Newest(Paginator):  # type: ignore[type-arg]  # it takes none while it runs
@@ -108,6 +112,16 @@ class _Unsorted(ChangeList):
         return None
 
 
+class _Choice(AutocompleteSelect):
+    """A choice that has nothing chosen where an address, or a form that was sent, names no id."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        try:
+            return super().optgroups(name, value, attr)
+        except ValidationError:
+            return super().optgroups(name, [], attr)
+
+
 class Page(admin.ModelAdmin):  # type: ignore[type-arg]  # it takes none while it runs
     """A model's pages. `search_fields` are whole lookups, tried one after the other: the first that finds any rows
     says what is found, so that each of them uses its own index."""
@@ -137,6 +151,20 @@ class Page(admin.ModelAdmin):  # type: ignore[type-arg]  # it takes none while i
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.shown
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        # By any other filter, whoever sees the list could guess at a column that no page shows, letter by letter.
+        listed = self.list_filter if request is None else self.get_list_filter(request)
+        return "\0" not in value and any(lookup in _addressed(each) for each in listed)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = _Choice(db_field, self.admin_site, using=kwargs.get("using"))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        # As values, not as the text of the address, which widgets take for values.
+        return dict(_valid(self.opts.fields, super().get_changeform_initial_data(request)))
+
     def get_list_filter(self, request: HttpRequest) -> Any:
         return [*super().get_list_filter(request), *_named_by(request, self.filters_within)]
 
@@ -152,9 +180,10 @@ class Page(admin.ModelAdmin):  # type: ignore[type-arg]  # it takes none while i
         for lookup in self.get_search_fields(request):
             try:
                 found = queryset.filter(**{lookup: term})
-            except (ValueError, ValidationError):  # it is no id
+                any_found = found.exists()
+            except (ValueError, ValidationError):  # it is no id, or no text that the database takes
                 continue
-            if found.exists():
+            if any_found:
                 return found, False
         return queryset.none(), False
 
@@ -233,6 +262,21 @@ def _link(model: Any, page: str, key: Any, text: str, *, query: str = "") -> str
     except NoReverseMatch:
         return text
     return format_html('<a href="{}{}">{}</a>', url, query, text)
+
+
+def _addressed(listed: Any) -> set[str]:
+    """What a filter of a list is asked by in an address."""
+    if isinstance(listed, type):
+        return {getattr(listed, "parameter_name", "")}
+    column = listed if isinstance(listed, str) else listed[0]
+    return {f"{column}{asked}" for asked in _ASKED}
+
+
+def _valid(fields: Sequence[Any], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for field in fields:
+        if field.name in values:
+            with suppress(ValidationError):
+                yield field.name, field.to_python(values[field.name])
 
 
 def _named_by(request: HttpRequest, within: Mapping[str, Sequence[str]]) -> list[str]:

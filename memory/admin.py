@@ -42,7 +42,7 @@ class MemoryJobAdmin(ReadOnly):
         "updated_at",
     )
     list_select_related = ("workspace",)
-    list_filter = (Open, OfWorkspace, Made)
+    list_filter = (Open, OfWorkspace, OfSession, Made)
     search_fields = ("id", "session_id", "workspace_id")
     search_help_text = "The ID of a job, a session or a workspace."
     shown = (
