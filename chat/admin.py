@@ -50,13 +50,6 @@ class ChatSessionAdmin(ReadOnly):
         holdings("session", owner=ChatSession),
     )
 
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        row = super().get_object(request, object_id, from_field)
-        if row is not None:
-            # A page, and the admin's own log, call a row by its title if it has one.
-            row.title = ""
-        return row
-
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("chat.delete_chatsession"))
 

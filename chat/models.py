@@ -73,7 +73,8 @@ class ChatSession(WorkspaceRow):
         indexes = [models.Index(fields=["user", "-updated_at", "-id"], name="chatsession_recent")]
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        # Not its title, which quotes the first question: whoever shows the name of a row shows this.
+        return str(self.id)
 
     @property
     def memory(self) -> SessionHistory:

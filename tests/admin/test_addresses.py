@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import Model
 from django.test import Client
 
-from chat.models import ChatHistory
+from chat.models import ChatHistory, ChatSession
 from llm.models import Budget, InteractionLog, ModelPrice
 from memory.models import MemoryJob
 from tests.admin.conftest import Staff
@@ -127,3 +127,28 @@ def test_a_form_begins_with_what_its_address_says(rows: Rows, operator: Client) 
     assert f'value="{rows.user.pk}"' in html
     shown = operator.get(f"{url(ModelPrice, 'add')}?valid_from=2026-01-02T03:04:05Z&input_price=0.5")
     assert b'value="2026-01-02"' in shown.content
+
+
+# What the names of rows tell ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS, ids=name)
+def test_no_choice_from_a_list_names_what_is_private(model: type[Model], rows: Rows, operator: Client) -> None:
+    rows.make(model)
+    for field in model._meta.concrete_fields:
+        if not field.is_relation:
+            continue
+        asked = f"app_label={model._meta.app_label}&model_name={model._meta.model_name}&field_name={field.name}"
+        for term in ("", WORDS, "w"):
+            answer = operator.get(f"/admin/autocomplete/?{asked}&term={term}").content.decode()
+            assert WORDS not in answer, field
+            assert SIGNED not in answer, field
+
+
+def test_a_session_is_called_by_its_id(rows: Rows, operator: Client) -> None:
+    session = rows.session()
+    assert session.title
+    assert str(session) == str(ChatSession.objects.get(pk=session.pk)) == str(session.pk)
+    asked = "app_label=chat&model_name=chathistory&field_name=session"
+    found = operator.get(f"/admin/autocomplete/?{asked}&term=").json()["results"]
+    assert {"id": str(session.pk), "text": str(session.pk)} in found
