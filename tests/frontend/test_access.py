@@ -1,11 +1,12 @@
 """With the keyboard alone, with a screen reader, on a phone, in the dark."""
 
+import json
 from typing import Any
 
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 
-from tests.frontend.conftest import OpenTab
-from tests.support.scripted_provider import endless, ok, text
+from tests.frontend.conftest import OpenTab, Panel
+from tests.support.scripted_provider import Gate, endless, ok, text, wait
 
 
 async def test_everything_is_done_with_the_keyboard(open_tab: OpenTab, provider: Any) -> None:
@@ -58,6 +59,46 @@ async def test_a_screen_reader_is_told_of_the_answer_once_and_whole(open_tab: Op
     assert await tab.page.evaluate("told.filter(Boolean)") == ["Answering…", "Answer: It is a fact."]
 
 
+async def test_an_answer_that_is_whole_when_it_is_first_heard_of_is_told_too(open_tab: OpenTab, provider: Any) -> None:
+    def whole(socket: WebSocketRoute) -> None:
+        """As after a connection that broke: what there was of the answer before its end never comes."""
+
+        def receive(frame: str | bytes) -> None:
+            told = json.loads(frame)
+            if told["type"] not in {"delta", "step"} and told.get("message", {}).get("status") != "pending":
+                socket.send(frame)
+
+        socket.connect_to_server().on_message(receive)
+
+    provider.script("whole", text("It is a fact."), ok())
+    tab = await open_tab()
+    await tab.page.route_web_socket("**/ws/**", whole)
+    await tab.page.reload()
+    await tab.ask("[[whole]]")
+    news = tab.page.locator("#answer-news")
+    await expect(news).to_have_text("Answer: It is a fact.")
+    await tab.page.reload()
+    await expect(tab.answer).to_have_text("It is a fact.")
+    await expect(news).to_be_empty()
+
+
+async def test_an_answer_that_came_behind_a_dialog_is_told_when_that_is_shut(open_tab: OpenTab, provider: Any) -> None:
+    gate = Gate()
+    provider.script("held", text("It is "), wait(gate), text("a fact."), ok())
+    tab = await open_tab()
+    await tab.ask("[[held]]")
+    await expect(tab.answer).to_have_text("It is")
+    panel = await Panel(tab).open()
+    gate.release()
+    await expect(tab.answers.last).to_have_attribute("data-status", "complete")
+    # Nothing outside of a dialog is read out: said now, it would be lost.
+    news = tab.page.locator("#answer-news")
+    await expect(news).to_have_text("Answering…")
+    await tab.page.keyboard.press("Escape")
+    await expect(panel.root).to_be_hidden()
+    await expect(news).to_have_text("Answer: It is a fact.")
+
+
 async def test_on_a_phone_the_list_is_a_drawer(open_tab: OpenTab) -> None:
     tab = await open_tab(viewport={"width": 390, "height": 760}, has_touch=True, is_mobile=True, color_scheme="dark")
     await tab.ask("hello from a phone")
@@ -67,6 +108,9 @@ async def test_on_a_phone_the_list_is_a_drawer(open_tab: OpenTab) -> None:
     menu = tab.page.get_by_role("button", name="Conversations")
     await menu.click()
     await expect(sign_out).to_be_in_viewport()
+    # What is behind it is shut off, but for the news.
+    await expect(tab.page.locator("[inert]")).to_have_attribute("id", "main")
+    assert await tab.page.evaluate("document.getElementById('answer-news').closest('[inert]')") is None
     await tab.page.keyboard.press("Escape")
     await expect(sign_out).to_be_hidden()
     await expect(menu).to_be_focused()

@@ -159,5 +159,5 @@ async def test_a_list_that_was_read_before_the_first_message_leaves_the_conversa
     await expect(tab.answer).to_contain_text("How long is it?")
     await asyncio.wait_for(asked.wait(), 10)
     answered.set()
-    await tab.page.wait_for_function("!document.getElementById('more').disabled")
+    await tab.page.wait_for_function("document.getElementById('sessions').ariaBusy === 'false'")
     await expect(tab.page.get_by_role("navigation").get_by_role("link")).to_have_text(["How long is it?"])

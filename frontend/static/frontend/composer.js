@@ -1,5 +1,7 @@
 /** The box one writes in. Enter sends, Shift+Enter makes a line; a draft stays with its conversation. */
 
+import { handOn } from "./dom.js";
+
 const GROWS = CSS.supports("field-sizing", "content");
 const MAX_ROWS = 9;
 
@@ -39,8 +41,7 @@ export class Composer {
   }
 
   answering(yes) {
-    // A button that vanishes under the focus would drop the keyboard user at the top of the page.
-    if (!yes && document.activeElement === this.stopButton) this.box.focus();
+    if (!yes) handOn(this.stopButton, this.box);
     this.stopButton.hidden = !yes;
   }
 

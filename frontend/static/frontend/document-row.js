@@ -1,6 +1,6 @@
 /** A document in the list: its name, how far it is, and what can be done with it. */
 
-import { el, say } from "./dom.js";
+import { el, handOn, say } from "./dom.js";
 import { bytes, count } from "./figures.js";
 
 const REALLY = "Delete for good?";
@@ -44,6 +44,7 @@ export class DocumentRow {
     this.bar.setAttribute("aria-label", `${title}: ${words(row)}`);
     say(this.reason, reason);
     this.reason.hidden = !reason;
+    if (state !== "failed") handOn(this.retry, this.remove);
     this.retry.hidden = state !== "failed";
     this.retry.setAttribute("aria-label", `Try ${title} again`);
     this.#name();

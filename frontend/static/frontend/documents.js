@@ -6,7 +6,7 @@
 
 import { Dialog } from "./dialog.js";
 import { DocumentRow, unfinished } from "./document-row.js";
-import { byId, say } from "./dom.js";
+import { byId, handOn, say } from "./dom.js";
 import { bytes, count } from "./figures.js";
 import { chosen } from "./picking.js";
 import { Uploads } from "./uploads.js";
@@ -255,6 +255,7 @@ export class Documents {
   #draw() {
     this.drawing = false;
     const rows = this.#sorted();
+    const last = this.list.lastElementChild;
     for (const [id, view] of this.views) {
       if (this.rows.has(id)) continue;
       view.root.remove();
@@ -266,7 +267,9 @@ export class Documents {
       if (view.row !== row) view.update(row);
       if (this.list.children[at] !== view.root) this.list.insertBefore(view.root, this.list.children[at] ?? null);
     });
-    byId("more-documents").hidden = !this.next;
+    const more = byId("more-documents");
+    if (!this.next) handOn(more, (last?.nextElementSibling ?? last)?.querySelector("button:enabled:not([hidden])"));
+    more.hidden = !this.next;
     const none = byId("no-documents");
     none.hidden = rows.length > 0;
     say(none, this.counts ? "Nothing here yet. Answers quote the passages of what you add." : "Loading…");

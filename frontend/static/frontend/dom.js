@@ -18,6 +18,11 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Before `element` vanishes: the focus, if it is there, goes to `next`. Else a keyboard user stands at the top of the page. */
+export function handOn(element, next) {
+  if (element.contains(document.activeElement)) next.focus();
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }

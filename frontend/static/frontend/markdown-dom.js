@@ -6,6 +6,8 @@
 
 import { blocks, inline } from "./markdown.js";
 
+/** What can have the focus. */
+const STOPS = "a, button, [tabindex]";
 const INLINE = { strong: "strong", em: "em", strike: "s", group: "span" };
 
 export class MarkdownView {
@@ -16,8 +18,8 @@ export class MarkdownView {
     this.clear();
   }
 
+  /** The next update draws everything anew. */
   clear() {
-    this.root.replaceChildren();
     this.text = null;
     this.open = false;
     this.kept = 0;
@@ -31,12 +33,15 @@ export class MarkdownView {
     const rest = text.slice(this.offset);
     const found = blocks(rest);
     const settled = found.slice(0, -1);
+    // What has the focus may be drawn again. A text grows at its end: it keeps its place among its like.
+    const focused = [...this.root.querySelectorAll(STOPS)].indexOf(document.activeElement);
     this.#trim();
     for (const block of settled) this.root.append(draw(block, { cite: this.cite, open: false }));
     this.kept += settled.length;
     this.offset += settled.at(-1)?.end ?? 0;
     const last = found.at(-1);
     if (last) this.root.append(draw(last, { cite: this.cite, open }));
+    if (focused >= 0) this.root.querySelectorAll(STOPS)[focused]?.focus({ preventScroll: true });
     this.text = text;
     this.open = open;
   }

@@ -4,7 +4,7 @@ import { Api } from "./api.js";
 import { ChainClient } from "./chain.js";
 import { Composer } from "./composer.js";
 import { Documents } from "./documents.js";
-import { byId, say } from "./dom.js";
+import { byId, handOn, say } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { acceptDrops } from "./dropping.js";
 import { Reader } from "./reader.js";
@@ -23,7 +23,7 @@ class Page {
     this.api = new Api({ root: apiRoot, csrfCookie, csrfField: document.querySelector("[name=csrfmiddlewaretoken]") });
     this.drawer = new Drawer({ drawer: byId("drawer"), button: byId("menu"), scrim: byId("scrim"), main: byId("main") });
     this.announcer = new AnswerAnnouncer(byId("answer-news"));
-    this.status = new StatusView({ root: byId("status"), text: byId("status-text"), retry: byId("retry"), announcer: byId("state-news") });
+    this.status = new StatusView({ root: byId("status"), text: byId("status-text"), retry: byId("retry"), announcer: byId("state-news"), box: byId("box") });
     this.sessions = new SessionList({
       api: this.api,
       list: byId("sessions"),
@@ -40,7 +40,7 @@ class Page {
       empty: byId("empty"),
       actions: {
         retry: (id) => this.retry(id),
-        discard: (id) => this.client.discard(id),
+        discard: (id) => this.discard(id),
         edit: (id, text) => this.edit(id, text),
         regenerate: (id) => this.now((client) => client.regenerate(id)),
         remove: (id) => this.now((client) => client.remove(id)),
@@ -92,6 +92,8 @@ class Page {
       if (document.querySelector("dialog[open]")) return;
       if (!this.drawer.close()) this.stop();
     });
+    // It doesn't bubble.
+    addEventListener("close", () => this.announcer.catchUp(), true);
     history.replaceState({ session: app.dataset.session || null }, "");
   }
 
@@ -144,8 +146,14 @@ class Page {
   }
 
   retry(id) {
+    byId("box").focus();
     this.client.retry(id);
     if (!this.client.sessionId) this.create(this.client.store.get(id)?.content ?? "");
+  }
+
+  discard(id) {
+    byId("box").focus();
+    this.client.discard(id);
   }
 
   /** A conversation is made when its first message is sent, so that none stands empty in the list. */
@@ -191,7 +199,7 @@ class Page {
 
   changed({ ids, all }) {
     const { store } = this.client;
-    for (const id of ids) this.announcer.notice(store.get(id));
+    for (const id of ids) this.announcer.notice(store.get(id), store.awaited.has(id));
     if (all) this.transcript.reset();
     else this.transcript.touch();
     this.composer.answering(store.answering() !== null);
@@ -253,6 +261,7 @@ class Page {
 
   alert(text) {
     say(byId("alert-text"), text);
+    if (!text) handOn(byId("alert"), byId("box"));
     byId("alert").hidden = !text;
   }
 

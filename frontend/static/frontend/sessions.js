@@ -1,6 +1,6 @@
 /** The list of conversations: newest first, a page at a time. */
 
-import { el, say } from "./dom.js";
+import { el, handOn, say } from "./dom.js";
 
 export class SessionList {
   /** `open(id)` is called when one is chosen; `urlOf(id)` is its address. */
@@ -11,7 +11,8 @@ export class SessionList {
     this.paged = false;
     this.next = null;
     this.current = null;
-    more.addEventListener("click", () => this.load(this.next));
+    // A button that is disabled while the page is read would lose the focus.
+    more.addEventListener("click", () => this.list.ariaBusy === "true" || this.load(this.next));
     list.addEventListener("click", (event) => {
       const link = event.target.closest("a");
       // With a modifier the browser opens a tab or a window, as everywhere.
@@ -23,7 +24,7 @@ export class SessionList {
 
   /** Read a page: the first one, or the one behind `cursor`. */
   async load(cursor = null) {
-    this.more.disabled = true;
+    this.list.ariaBusy = "true";
     try {
       const page = await this.api.sessions(cursor);
       for (const row of page.sessions) this.#merge(row);
@@ -34,7 +35,7 @@ export class SessionList {
     } catch (error) {
       this.failed(error);
     } finally {
-      this.more.disabled = false;
+      this.list.ariaBusy = "false";
     }
   }
 
@@ -67,11 +68,13 @@ export class SessionList {
   #draw() {
     const rows = [...this.rows.values()].sort((a, b) => this.updatedAt(b.id) - this.updatedAt(a.id));
     const focused = document.activeElement?.dataset?.id;
+    const last = this.list.lastElementChild;
     rows.forEach((row, at) => {
       const item = this.#item(row);
       if (this.list.children[at] !== item) this.list.insertBefore(item, this.list.children[at] ?? null);
     });
     if (focused && this.list.contains(document.activeElement) === false) this.links.get(focused)?.focus();
+    if (!this.next) handOn(this.more, (last?.nextElementSibling ?? last)?.firstChild);
     this.more.hidden = !this.next;
     this.note.hidden = rows.length > 0;
   }

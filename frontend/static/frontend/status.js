@@ -1,12 +1,13 @@
 /** The connection's state in words, and what a screen reader is told. */
 
-import { say } from "./dom.js";
+import { handOn, say } from "./dom.js";
 
 const ANNOUNCED = { waiting: "Connection lost. Reconnecting.", offline: "You are offline.", connected: "Connected again." };
 
 export class StatusView {
-  constructor({ root, text, retry, announcer }) {
-    Object.assign(this, { root, text, retry, announcer });
+  /** `box` takes the focus from a retry button that is not needed any more. */
+  constructor({ root, text, retry, announcer, box }) {
+    Object.assign(this, { root, text, retry, announcer, box });
     this.timer = 0;
     this.was = "";
     this.lost = false;
@@ -18,7 +19,9 @@ export class StatusView {
     if (status.state === "waiting") this.timer = setInterval(() => this.#words(), 250);
     const name = status.state === "connected" && status.degraded ? "degraded" : status.state;
     this.root.dataset.state = name;
-    this.retry.hidden = !["waiting", "offline"].includes(name);
+    const lost = name === "waiting" || name === "offline";
+    if (!lost) handOn(this.retry, this.box);
+    this.retry.hidden = !lost;
     this.#words();
     this.#tell(name);
   }
@@ -51,22 +54,40 @@ export class StatusView {
 export class AnswerAnnouncer {
   constructor(region) {
     this.region = region;
-    this.pending = new Set();
+    this.begun = new Set();
+    this.ended = new Set();
+    this.held = "";
   }
 
   clear() {
-    this.pending.clear();
+    this.begun.clear();
+    this.ended.clear();
+    this.held = "";
     say(this.region, "");
   }
 
-  notice(row) {
-    if (row?.role !== "ASSISTANT") return;
+  /** `awaited`: whether somebody waited for this message. What is drawn of the history is no news. */
+  notice(row, awaited) {
+    if (row?.role !== "ASSISTANT" || !awaited) return;
     if (row.status === "pending") {
-      if (!this.pending.has(row.id)) say(this.region, "Answering…");
-      this.pending.add(row.id);
-    } else if (this.pending.delete(row.id)) {
+      if (!this.begun.has(row.id)) this.#tell("Answering…");
+      this.begun.add(row.id);
+    } else if (!this.ended.has(row.id)) {
+      this.ended.add(row.id);
       const ending = { stopped: " Stopped.", interrupted: " Interrupted.", failed: " The answer failed." }[row.status] ?? "";
-      say(this.region, `Answer: ${row.content}${ending}`);
+      this.#tell(`Answer: ${row.content}${ending}`);
     }
+  }
+
+  /** A dialog was shut: tell what came meanwhile. */
+  catchUp() {
+    if (this.held) this.#tell(this.held);
+  }
+
+  /** While a dialog is open, nothing outside of it is read out. */
+  #tell(text) {
+    const shut = !document.querySelector("dialog[open]");
+    this.held = shut ? "" : text;
+    if (shut) say(this.region, text);
   }
 }

@@ -13,6 +13,9 @@ export class Store {
   constructor() {
     /** Messages sent from here that have no row of the server's yet, by client id. They outlive a `reset`. */
     this.outgoing = new Map();
+    /** The rows that became of them, and the answers that somebody here waits for or has waited for. Ids; a `reset` keeps them. */
+    this.sent = new Set();
+    this.awaited = new Set();
     this.clear();
   }
 
@@ -25,8 +28,6 @@ export class Store {
     this.steps = new Map();
     this.hits = new Map();
     this.stopping = new Set();
-    /** Answers that were seen unfinished, however shortly. */
-    this.awaited = new Set();
     this.sorted = null;
   }
 
@@ -104,8 +105,9 @@ export class Store {
     if (known && known.seq > seq) return changed();
     this.messages.set(message.id, { ...message, seq });
     this.sorted = null;
-    if (message.client_id) this.outgoing.delete(message.client_id);
-    if (message.status === "pending") this.awaited.add(message.id);
+    if (message.client_id && this.outgoing.delete(message.client_id)) this.sent.add(message.id);
+    // An answer may be there before anything was heard of it: after a broken connection, or from a fast model.
+    if (message.status === "pending" || this.sent.has(message.parent)) this.awaited.add(message.id);
     if (message.status !== "pending") {
       this.streams.delete(message.id);
       this.steps.delete(message.id);

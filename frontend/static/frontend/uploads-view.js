@@ -1,6 +1,6 @@
 /** How far uploads are, and a line for each file that was not taken. */
 
-import { byId, el, say } from "./dom.js";
+import { byId, el, handOn, say } from "./dom.js";
 import { count } from "./figures.js";
 
 export class UploadsView {
@@ -19,9 +19,8 @@ export class UploadsView {
 
   draw() {
     const { total, done, busy, waiting, problems, unlisted } = this.uploads;
-    // A button that vanishes under the focus would leave a keyboard user nowhere.
     const left = (!busy && this.stop) || (!problems.length && this.dismiss);
-    if (left && document.activeElement === left) byId("choose-files").focus();
+    if (left) handOn(left, byId("choose-files"));
     this.root.hidden = !busy && !problems.length;
     say(this.words, waiting || (busy ? `Uploading: ${done} of ${count(total, "file")}` : summary(this.uploads)));
     this.bar.hidden = !busy;
@@ -30,6 +29,7 @@ export class UploadsView {
     this.bar.value = done;
     for (const [problem, line] of this.drawn) {
       if (problems.includes(problem)) continue;
+      handOn(line, byId("choose-files"));
       line.remove();
       this.drawn.delete(problem);
     }
