@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from kernel.conf import config
 from kernel.errors import ChainError, NotFound
-from vectorstore import rows
+from vectorstore import rows, web_addresses
 from vectorstore.errors import WorkerDied
 from vectorstore.models import Collection, Document, DocumentState, IngestJob
 from vectorstore.scope import Scope
@@ -104,7 +104,10 @@ def submit(
         workspace_id=scope.workspace_id,
         collection_id=into.id,
         source=source,
-        defaults={"title": (title or name or source)[:500], "content_type": content_type[:200]},
+        defaults={
+            "title": (title or name or web_addresses.without_query(source))[:500],
+            "content_type": content_type[:200],
+        },
     )
     job = IngestJob.objects.select_for_update().filter(document=document).first()
     if content is not None and job is not None and job.open and job.upload_hash == upload_hash:

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from kernel.conf import config
 from kernel.ids import new_id
 from llm.embeddings.embedder import Embedder, embedder, embedder_of
-from vectorstore import cached_embeddings
+from vectorstore import cached_embeddings, web_addresses
 from vectorstore.backends import backend
 from vectorstore.cached_embeddings import Progress
 from vectorstore.errors import EmbeddingMismatch
@@ -49,7 +49,8 @@ async def draft(
     passages = await asyncio.to_thread(
         split, document.text, markdown=document.markdown, size=options.chunk_size, overlap=options.chunk_overlap
     )
-    title = document.title or (document.markdown and title_of(document.text)) or document.source
+    heading = document.markdown and title_of(document.text)
+    title = document.title or heading or web_addresses.without_query(document.source)
     texts = [embedded_text(title, passage.headings, passage.text) for passage in passages]
     hashes = [sha256(text.encode()).hexdigest() for text in texts]
     sets = [each for each in (into.active, into.building) if each is not None]

@@ -20,6 +20,7 @@ _PORTS = {"http": 80, "https": 443}
 _LONGEST = 2000
 #: A % that begins no escape could be read in two ways; what stands beside letters and digits is RFC 3986's.
 _TARGET_SAFE = "/?:@!$&'()*+,;=-._~%"
+_A_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^?#]*", re.IGNORECASE)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 #: IPv6 ranges that hold an IPv4 address, and the bits to its right: a gateway or a tunnel would go there.
 _HOLDS_IPV4 = {
@@ -82,6 +83,14 @@ def address_of(url: str) -> Address:
     if _BROKEN_ESCAPE.search(target):
         raise Invalid("The URL has a % that begins no escape; write it as %25.")
     return Address(scheme=scheme, host=host, port=port, target=quote(target, safe=_TARGET_SAFE))
+
+
+def without_query(source: str) -> str:
+    """What a document is called that has no name but its source. A URL's query may hold a signature or a token: it is
+    for who reads the document, and a title is shown to others too.
+    """
+    url = _A_URL.match(source)
+    return source if url is None else url.group()
 
 
 def _scheme(scheme: str, url: str) -> str:

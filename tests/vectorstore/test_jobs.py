@@ -18,6 +18,7 @@ from vectorstore.claims import ClaimLost
 from vectorstore.manager import VectorStoreManager
 from vectorstore.models import CachedEmbedding, Chunk, Collection, Document, IngestJob
 from vectorstore.scope import Scope
+from vectorstore.values import SourceDocument
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = b"# X200\n\n## Warranty\n\nIt lasts 24 months.\n\n## Cleaning\n\nRinse the milk hose."
@@ -395,3 +396,18 @@ async def test_a_text_that_is_now_called_markdown_is_read_as_such(manager):
     assert (await document(again)).markdown
     assert again.document_id == made.document_id
     assert (await add("text/markdown")).outcome == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ("https://example.org/a?X-Amz-Signature=5ec2e7#part", "https://example.org/a"),
+        ("HTTPS://example.org?token=70c3a", "HTTPS://example.org"),
+        ("what is this?.md", "what is this?.md"),
+    ],
+)
+async def test_a_document_without_a_title_is_called_by_its_source_but_not_by_a_signature(manager, source, title):
+    [made] = await manager.ingest([SourceDocument(source=source, text="Some words.", markdown=True)])
+    assert (await document(made)).title == title
+    [hit] = await manager.search("some words")
+    assert (hit.title, hit.source) == (title, source)

@@ -132,6 +132,18 @@ async def test_texts_and_urls_are_taken_in(place: Place) -> None:
         assert place.ask("member", "POST", f"{HERE}/url", json={"url": wrong}).status_code == 422, wrong
 
 
+async def test_a_signed_url_is_no_title(place: Place) -> None:
+    url = "https://files.example.org/manual.pdf"
+    for query in ("?X-Amz-Signature=5ec2e7&token=70c3a", "#access_token=70c3a"):
+        [entry] = place.ask("member", "POST", f"{HERE}/url", json={"url": url + query}).json()["documents"]
+        row = await database.run(Document.objects.get, pk=entry["document"]["id"])
+        assert (row.source, row.title, str(row)) == (url + query, url, url)
+        assert entry["document"]["title"] == url
+    named = {"url": f"{url}?page=2", "title": "The manual"}
+    [entry] = place.ask("member", "POST", f"{HERE}/url", json=named).json()["documents"]
+    assert entry["document"]["title"] == "The manual"
+
+
 def raw(server: Server, person: Person, path: str, headers: dict[str, str], *parts: bytes) -> bytes:
     """Send exactly this, and read the answer to its end."""
     lines = {"Host": "localhost", "Connection": "close", "Authorization": f"Bearer {person.token}", **headers}
