@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
@@ -34,10 +35,21 @@ class WorkspaceAdmin(Page):
         return False
 
 
+class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]  # it takes none while it runs
+    def clean(self) -> None:
+        super().clean()
+        workspace, user = self.cleaned_data.get("workspace"), self.cleaned_data.get("user")
+        if workspace is None or user is None or workspace.personal_of_id in {None, user.pk}:
+            return
+        # Whoever may let people in could let themselves in, and read a person's own documents and log.
+        raise forms.ValidationError("That is a person's own workspace; let people into a shared one.")
+
+
 @admin.register(Membership)
 class MembershipAdmin(Page):
-    """A person stays the owner of their own workspace."""
+    """A person stays the owner of their own workspace, and nobody else is let in there, or given another role."""
 
+    form = MembershipForm
     list_display = ("user", "role", "in_workspace", "created_at")
     list_select_related = ("user", "workspace")
     list_filter = (OfWorkspace, Made)
@@ -52,11 +64,9 @@ class MembershipAdmin(Page):
         return () if obj is None else ("workspace", "user")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_change_permission(request, obj) and not _of_owner(obj)
+        in_own = obj is not None and obj.workspace.personal_of_id is not None
+        return super().has_change_permission(request, obj) and not in_own
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and not _of_owner(obj)
-
-
-def _of_owner(row: Membership | None) -> bool:
-    return row is not None and row.workspace.personal_of_id == row.user_id
+        of_owner = obj is not None and obj.workspace.personal_of_id == obj.user_id
+        return super().has_delete_permission(request, obj) and not of_owner

@@ -11,6 +11,7 @@ from django.test import Client
 from accounts.access import caller_of, workspace_for
 from accounts.models import Membership, Role, Workspace
 from chat.models import ChatHistory, ChatSession, Run
+from kernel.errors import Forbidden
 from llm import generation
 from llm.models import Budget, CachedAnswer, InteractionLog, ModelPrice
 from memory.models import Summary
@@ -59,6 +60,26 @@ def test_nobody_is_taken_out_of_their_own_workspace(rows: Rows, operator: Client
     assert operator.post(url(Membership, "delete", own), {"post": "yes"}).status_code == 403
     own.refresh_from_db()
     assert own.role == Role.OWNER
+
+
+def test_nobody_lets_themselves_into_a_person_s_own_workspace(rows: Rows, staff: Staff) -> None:
+    client = staff(*(f"accounts.{right}_membership" for right in ("add", "change", "delete", "view")))
+    helper = get_user_model().objects.get(username="helper")
+    own = rows.user.personal_workspace
+    for role in Role:
+        form = {"workspace": str(own.pk), "user": helper.pk, "role": role.value}
+        assert "a shared one" in errors(client.post(url(Membership, "add"), form)), role
+    with pytest.raises(Forbidden):
+        workspace_for(caller_of(helper), own.pk, roles=Role)
+
+    # One that was let in from code is not given a role there either, but taken out.
+    let_in = Membership.objects.create(workspace=own, user=helper, role=Role.VIEWER)
+    assert client.post(url(Membership, "change", let_in), {"role": "owner"}).status_code == 403
+    assert client.post(url(Membership, "delete", let_in), {"post": "yes"}).status_code == 302
+    # Their own is theirs, also if it was lost.
+    Membership.objects.filter(workspace=own).delete()
+    form = {"workspace": str(own.pk), "user": rows.user.pk, "role": "owner"}
+    assert client.post(url(Membership, "add"), form).status_code == 302
 
 
 def test_a_person_with_a_workspace_is_not_deleted_by_a_click(rows: Rows, operator: Client) -> None:
