@@ -44,7 +44,8 @@ async def test_everything_is_done_with_the_keyboard(open_tab: OpenTab, provider:
 
 
 async def test_a_screen_reader_is_told_of_the_answer_once_and_whole(open_tab: OpenTab, provider: Any) -> None:
-    provider.script("spoken", text("It ", "is ", "a ", "fact."), ok())
+    gate = Gate()
+    provider.script("spoken", text("It ", "is "), wait(gate), text("a ", "fact."), ok())
     tab = await open_tab()
     await tab.page.evaluate(
         """() => {
@@ -55,6 +56,8 @@ async def test_a_screen_reader_is_told_of_the_answer_once_and_whole(open_tab: Op
     )
     await tab.ask("[[spoken]]")
     await expect(tab.page.get_by_role("log")).to_have_attribute("aria-live", "off")
+    await expect(tab.answer).to_have_text("It is")
+    gate.release()
     await expect(tab.answers.last).to_have_attribute("data-status", "complete")
     assert await tab.page.evaluate("told.filter(Boolean)") == ["Answering…", "Answer: It is a fact."]
 
