@@ -27,10 +27,24 @@ from vectorstore.models import (
 from vectorstore.scope import Scope
 
 
+class CollectionForm(forms.ModelForm):  # type: ignore[type-arg]  # it takes none while it runs
+    def clean_name(self) -> str:
+        try:
+            name = collections.name_of(self.cleaned_data["name"])
+        except ChainError as error:
+            raise forms.ValidationError(error.message) from error
+        # Django doesn't look by itself: the workspace, which a name belongs to, is no field of the form.
+        beside = Collection.objects.filter(workspace_id=self.instance.workspace_id, name=name)
+        if beside.exclude(pk=self.instance.pk).exists():
+            raise forms.ValidationError("There is a collection of that name already; choose another.")
+        return name
+
+
 @admin.register(Collection)
 class CollectionAdmin(Page):
     """A collection is made with the vectors' model, and deleted in parts: by the people of its workspace, over REST."""
 
+    form = CollectionForm
     list_display = ("name", "access", "language", "in_workspace", "created_at")
     list_select_related = ("workspace",)
     list_filter = (OfWorkspace, Made)

@@ -4,6 +4,7 @@ A reader of the workspace reads its open collections; a restricted one is read b
 writer writes what they read, in a restricted collection only with `can_write`. Admins may do all.
 """
 
+import re
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ DEFAULT: Final = "default"
 #: Documents that go in one transaction, and the chunks after which no other document joins them.
 _BATCH_DOCUMENTS = 50
 _BATCH_CHUNKS = 2000
+_NAME_OF_DELETED = re.compile(r"deleted [0-9a-f-]{36}")
 
 
 def readable(scope: Scope, ref: UUID | str) -> Any:
@@ -76,7 +78,7 @@ def administered(scope: Scope, ref: UUID | str, *, lock: bool = False) -> Any:
 def create(scope: Scope, name: str, space: Space, *, description: str, language: str, access: Access) -> Any:
     """A new collection. Who makes a restricted one is its first member. Raises Conflict, Invalid, Forbidden."""
     check_member(scope)
-    name = _name(name)
+    name = name_of(name)
     _check_language(language)
     try:
         with transaction.atomic():
@@ -105,7 +107,7 @@ def change(scope: Scope, ref: UUID | str, values: dict[str, Any]) -> Any:
     """Set `name`, `description` or `access`. Raises Conflict for a name that is taken."""
     row = administered(scope, ref, lock=True)
     for field, value in values.items():
-        setattr(row, field, _name(value) if field == "name" else storable(value))
+        setattr(row, field, name_of(value) if field == "name" else storable(value))
     try:
         with transaction.atomic():
             row.save(update_fields=[*values, "updated_at"])
@@ -194,6 +196,16 @@ def drop_member(scope: Scope, ref: UUID | str, user_id: int) -> None:
         raise NotFound("There is no such member of the collection.")
 
 
+def name_of(name: str) -> str:
+    """A name as collections have it. Raises Invalid."""
+    name = storable(name).strip()
+    if not name:
+        raise Invalid("A collection's name has 1 to 200 characters.")
+    if _NAME_OF_DELETED.fullmatch(name):
+        raise Invalid("A collection that is being deleted is called so; choose another name.")
+    return name
+
+
 def _role(scope: Scope) -> str | None:
     found = Membership.objects.filter(workspace_id=scope.workspace_id, user_id=_person(scope))
     return found.values_list("role", flat=True).first()
@@ -207,13 +219,6 @@ def _person(scope: Scope) -> int:
 
 def _name_of_deleted(row: Any) -> str:
     return f"deleted {row.pk}"
-
-
-def _name(name: str) -> str:
-    name = storable(name).strip()
-    if not name:
-        raise Invalid("A collection's name has 1 to 200 characters.")
-    return name
 
 
 def _check_language(language: str) -> None:

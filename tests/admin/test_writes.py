@@ -108,6 +108,21 @@ def test_a_collection_is_restricted_and_people_are_let_in(rows: Rows, operator: 
     assert (made.user_id, made.can_write) == (rows.user.pk, False)
 
 
+def test_a_collection_gets_no_name_that_is_taken_or_that_a_deleted_one_has(rows: Rows, operator: Client) -> None:
+    path = url(Collection, "change", rows.collection)
+    other = rows.put(Collection, name="reports")
+    form = {"description": "", "access": "workspace"}
+    assert "already" in errors(operator.post(path, {**form, "name": " reports "}))
+    for gone in (rows.collection, other):
+        assert "being deleted" in errors(operator.post(path, {**form, "name": f"deleted {gone.pk}"}))
+    assert operator.post(path, {**form, "name": "manuals"}).status_code == 302
+    assert operator.post(path, {**form, "name": "deleted scenes"}).status_code == 302
+    elsewhere = Collection.objects.create(workspace=rows.user.personal_workspace, name="reports")
+    assert operator.post(url(Collection, "change", elsewhere), {**form, "name": "deleted scenes"}).status_code == 302
+    rows.collection.refresh_from_db()
+    assert rows.collection.name == "deleted scenes"
+
+
 def test_a_collection_that_is_being_deleted_does_not_come_back(rows: Rows, operator: Client) -> None:
     gone = rows.collection
     Collection.objects.filter(pk=gone.pk).update(name=f"deleted {gone.pk}", access="restricted")

@@ -34,6 +34,10 @@ async def test_a_name_is_taken_once(place: Place) -> None:
     body = {"name": "one", "workspace": str(place.workspace)}
     assert place.ask("owner", "POST", "/collections", json=body).status_code == 409
     assert place.ask("owner", "PATCH", f"/collections/{two}", json={"name": "one"}).status_code == 409
+    # A collection gets this name while it is deleted, and couldn't.
+    gone = {"name": f"deleted {two}"}
+    assert place.ask("owner", "PATCH", f"/collections/{two}", json=gone).status_code == 422
+    assert place.ask("owner", "POST", "/collections", json={**body, **gone}).status_code == 422
 
 
 async def test_what_makes_no_sense_is_refused(place: Place) -> None:
