@@ -58,6 +58,18 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"LLM": {"MODELS": MODELS, "DEFAULT_MODEL": "gpt"}},
         r"DJANGO_CHAIN\['LLM'\]\['DEFAULT_MODEL'\] is 'gpt', which .* nor .* defines \(defined: default\)\. Add it",
     ),
+    "route_named_as_a_model": (
+        {"LLM": {"MODELS": MODELS, "ROUTES": {"default": {"MODELS": ["default"]}}}},
+        r"\['ROUTES'\]\['default'\] has the name of a model .*; choose another",
+    ),
+    "route_to_an_unknown_model": (
+        {"LLM": {"MODELS": MODELS, "ROUTES": {"both": {"MODELS": ["default", "gpt"]}}}},
+        r"\['ROUTES'\]\['both'\] names 'gpt', which .* does not define \(defined: both, default\)",
+    ),
+    "weights_missing": (
+        {"LLM": {"MODELS": MODELS, "ROUTES": {"both": {"MODELS": ["default"], "STRATEGY": "weighted"}}}},
+        r"\['ROUTES'\]\['both'\] is weighted, so WEIGHTS needs 1 numbers",
+    ),
     "no_models": ({"LLM": {"MODELS": {}}}, r"\['DEFAULT_MODEL'\] is 'default'.*\(defined: none\)"),
 }  # fmt: skip
 
