@@ -18,7 +18,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from kernel.conf import config
-from kernel.errors import ChainError, NotFound
+from kernel.errors import ChainError, Conflict, NotFound
 from vectorstore import rows, web_addresses
 from vectorstore.errors import WorkerDied
 from vectorstore.models import Collection, Document, DocumentState, IngestJob
@@ -179,14 +179,38 @@ def _settled(document: Document, job: IngestJob | None) -> None:
 
 
 def retry(scope: Scope, document_id: UUID) -> Submitted:
-    """Try a failed document again. Raises NotFound for one that has not failed."""
+    """Try a failed document again. Raises NotFound for one that has not failed, and Conflict for one that has nothing
+    yet, and whose bytes were taken in under another name since.
+    """
+    seen = scope.documents.filter(id=document_id).values_list("collection_id", "job__upload_hash").first()
+    if seen is None:
+        raise _none_failed()
+    collection_id, upload_hash = seen
+    if upload_hash:
+        # Before the rows: an upload takes its locks in this order.
+        _one_after_the_other(collection_id, upload_hash)
     document = scope.documents.select_for_update(of=("self",)).filter(id=document_id).first()
-    job = IngestJob.objects.select_for_update().filter(document=document, open=False).first() if document else None
-    if job is None:
-        raise NotFound("There is no document of this id that failed.")
+    failed = IngestJob.objects.select_for_update().filter(document=document, open=False, upload_hash=upload_hash)
+    job = failed.first() if document else None
+    if document is None or job is None:
+        raise _none_failed()
+    _check_no_twin(document, job)
     _open(job, told=True)
     _show(document_id, state=DocumentState.QUEUED)
     return Submitted(document_id=document_id, outcome="queued", job_id=job.id)
+
+
+def _none_failed() -> NotFound:
+    return NotFound("There is no document of this id that failed.")
+
+
+def _check_no_twin(document: Document, job: IngestJob) -> None:
+    if document.chunk_count or not job.upload_hash:
+        return
+    known = Document.objects.filter(workspace_id=document.workspace_id, collection_id=document.collection_id)
+    twin = _twin(known, document.source, job.upload_hash, name=job.name, content_type=job.content_type)
+    if twin is not None:
+        raise Conflict(f"The same content is there as {twin.source}: delete this document, or give it another content.")
 
 
 def _open(job: IngestJob, *, told: bool) -> None:

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from kernel import database
-from kernel.errors import NotFound
+from kernel.errors import Conflict, Invalid, NotFound
 from llm.errors import ProviderUnavailable
 from llm.registry import embedding_providers
 from tests.vectorstore.conftest import new_workspace
@@ -121,6 +121,66 @@ async def test_bytes_whose_first_name_fails_are_taken_in_under_the_second(manage
     await manager.delete(declared.document_id)
     again = await submit(manager, broken, source="b.json")
     assert (again.outcome, again.document_id == first.document_id) == ("queued", False)
+
+
+async def test_what_failed_is_not_tried_again_beside_the_same_bytes_under_another_name(manager, monkeypatch):
+    async def refused(ours):
+        raise Invalid("Not today.")
+
+    first = await submit(manager, source="a.md")
+    with monkeypatch.context() as patched:
+        patched.setattr(ingestion, "_index", refused)
+        assert (await ingestion.work(first.job_id)).outcome == "failed"
+    second = await submit(manager, source="b.md")
+    for _ in ("it waits", "it is found"):
+        with pytest.raises(Conflict, match=r"same content is there as b\.md"):
+            await manager.retry(first.document_id)
+        assert (await document(first)).state == "failed"
+        await ingestion.work(second.job_id)
+    await manager.delete(second.document_id)
+    again = await manager.retry(first.document_id)
+    assert (await submit(manager, source="b.md")).document_id == first.document_id
+    assert (await ingestion.work(again.job_id)).outcome == "added"
+
+
+async def test_a_try_again_and_an_upload_of_the_same_bytes_at_once_are_one_document(manager, monkeypatch):
+    async def refused(ours):
+        raise Invalid("Not today.")
+
+    made, taken_in, go = await submit(manager, source="a.md"), threading.Event(), threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(ingestion, "_index", refused)
+        await ingestion.work(made.job_id)
+
+    def retry() -> claims.Submitted:
+        with transaction.atomic():
+            tried = claims.retry(manager.scope, made.document_id)
+            taken_in.set()
+            go.wait(10)
+            return tried
+
+    trying = asyncio.create_task(database.run(retry))
+    await asyncio.to_thread(taken_in.wait, 10)
+    copying = asyncio.create_task(submit(manager, source="b.md"))
+    await asyncio.to_thread(_waits_for_a_lock)
+    go.set()
+    assert (await trying).outcome == "queued"
+    copy = await copying
+    assert (copy.outcome, copy.document_id) == ("unchanged", made.document_id)
+
+
+async def test_a_document_with_an_older_text_gets_what_it_was_sent_also_beside_the_same_bytes(manager, monkeypatch):
+    async def refused(ours):
+        raise Invalid("Not today.")
+
+    made = await submit(manager, b"# X300\n\nIt lasts 36 months.", source="a.md")
+    await ingestion.work(made.job_id)
+    changed = await submit(manager, source="a.md")
+    with monkeypatch.context() as patched:
+        patched.setattr(ingestion, "_index", refused)
+        await ingestion.work(changed.job_id)
+    await ingestion.work((await submit(manager, source="b.md")).job_id)
+    assert (await ingestion.work((await manager.retry(made.document_id)).job_id)).outcome == "updated"
 
 
 async def test_a_name_that_is_about_to_get_other_bytes_keeps_no_copy_out(manager):

@@ -160,7 +160,7 @@ async def delete_document(request: HttpRequest, document_id: UUID, workspace: UU
 @router.post(
     "/documents/{uuid:document_id}/retry",
     response={202: DocumentOut},
-    summary="Try a failed document again; 404 unless it has failed",
+    summary="Try a failed document again; 404 unless it has failed, 409 if its bytes came in under another name since",
 )
 async def retry_document(request: HttpRequest, document_id: UUID, workspace: UUID | None = None) -> Status[Document]:
     row = await in_place(request, workspace, documents.writable, document_id)
