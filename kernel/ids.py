@@ -17,5 +17,8 @@ def new_id() -> UUID:
 
 
 def first_id(moment: datetime) -> UUID:
-    """Smaller than every id made from `moment` on, and larger than those made before: the primary key finds by age."""
-    return UUID(int=int(moment.timestamp() * 1000) << _BITS_BEHIND_TIME)
+    """Smaller than every id made from `moment` on, and larger than those made before: the primary key finds by age.
+
+    Before 1970 nothing was made.
+    """
+    return UUID(int=max(0, int(moment.timestamp() * 1000)) << _BITS_BEHIND_TIME)

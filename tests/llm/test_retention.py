@@ -74,6 +74,14 @@ def test_rows_older_than_the_setting_go(workspace: Workspace, keep: Keep) -> Non
     assert left(workspace) == {each.id for each in young}, "again is no more"
 
 
+def test_the_longest_time_that_the_setting_takes_keeps_all(workspace: Workspace, keep: Keep) -> None:
+    old = row(workspace, 10_000)
+    keep(36_500)
+    retention.prune()
+    assert left(workspace) == {old.id}
+    assert first_id(datetime(1900, 1, 1, tzinfo=UTC)) == UUID(int=0)
+
+
 def test_a_run_that_is_under_way_keeps_all_its_rows(workspace: Workspace, keep: Keep) -> None:
     run_id = new_id()
     first = row(workspace, 40, run_id=run_id, call=0)
