@@ -32,8 +32,8 @@ class CachedStore(ABC):
         place = await self._where()
         if limit < 1 or place.leaf is None:
             return []
-        entries = await self.read(place.epoch, limit)
-        if monotonic() - place.as_of > self.trusted:
+        entries = await self.read(place.epoch, limit) if self._believed(place) else None
+        if not self._believed(place):  # by now
             entries = None
         if entries is not None:
             fitting = tail.view(entries, leaf=str(place.leaf), limit=limit, before_order=before_order)
@@ -54,6 +54,9 @@ class CachedStore(ABC):
 
     async def aclear(self) -> None:
         await self.drop((await self._where()).epoch)
+
+    def _believed(self, place: Place) -> bool:
+        return monotonic() - place.as_of <= self.trusted
 
     async def _where(self) -> Place:
         if self._place is not None:

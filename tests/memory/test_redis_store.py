@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 
 import pytest
 from django.conf import settings as django_settings
@@ -141,6 +142,18 @@ async def test_what_was_deleted_while_redis_was_away_is_not_told_to_a_turn_from_
     await without_redis.on()
     assert await redis.client().exists(tail_key(talk))
     assert "q1" not in [message.text for message in await early.aget_messages(limit=20)]
+
+
+async def test_a_turn_that_would_not_believe_redis_does_not_ask_it(talk, without_redis, caplog):
+    await without_redis.off()
+    late = {"leaf": talk.head, "epoch": 0, "as_of": monotonic() - 10}
+    assert "q1" in [
+        message.text for message in await open_store("redis", talk.session_id, **late).aget_messages(limit=20)
+    ]
+    assert not caplog.records, "it noticed that Redis is away"
+    in_time = late | {"as_of": monotonic()}
+    await open_store("redis", talk.session_id, **in_time).aget_messages(limit=20)
+    assert caplog.records
 
 
 async def test_forgetting_leaves_no_text_in_redis(talk):
