@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from random import uniform
 from time import monotonic
 from types import FrameType
@@ -35,6 +36,9 @@ from vectorstore.watching import Watcher
 logger = logging.getLogger(__name__)
 
 _CLOSE_BATCH = 100
+#: Seconds in which a SIGTERM behind another is the same stop: it went to a process group, and its supervisor passes it
+#: on (uvicorn's looks twice a second).
+_SAME_STOP = 1.0
 #: Seconds between two looks for runs of dead processes; a worker does it too, where there is one.
 _SWEEP_EVERY = 60
 
@@ -70,6 +74,7 @@ class Runtime:
         self.warm = False
         self._drained: asyncio.Task[None] | None = None
         self._signals = 0
+        self._told_to_end = -inf
         self._tasks: list[asyncio.Task[None]] = []
         self._original_handlers: dict[int, Any] = {}
 
@@ -146,8 +151,12 @@ class Runtime:
     # Drain -----------------------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Drain first, then let the server's own handler end it; a second signal doesn't wait."""
+        """Drain first, then let the server's own handler end it; a second signal that isn't an echo doesn't wait."""
         original = self._original_handlers[number]
+        if number == signal.SIGTERM:
+            if monotonic() - self._told_to_end < _SAME_STOP:
+                return
+            self._told_to_end = monotonic()
         # Counted here: the drain begins with the loop's next round, and a second signal may be faster.
         self._signals += 1
         if self._signals > 1:

@@ -202,7 +202,7 @@ async def _end_at_once(server: Server, other: Server, person: Person, provider: 
     server.send_signal(signal.SIGTERM)
     await client.wait_frame(lambda frame: frame["type"] == "goodbye")
     began = time.monotonic()
-    server.send_signal(signal.SIGTERM)
+    server.send_signal(signal.SIGINT)
     assert await asyncio.to_thread(server.ended) == 0
     assert time.monotonic() - began < 12
     await client.closed()

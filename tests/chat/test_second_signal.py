@@ -4,9 +4,11 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from subprocess import TimeoutExpired
 
+import httpx2 as httpx
 import pytest
 
 from tests.conftest import Person
@@ -55,6 +57,13 @@ async def half_a_request(server: Server, person: Person) -> AsyncIterator[Callab
         writer.close()
 
 
+def ended_within(server: Server, seconds: float) -> bool:
+    with suppress(TimeoutExpired):
+        server.ended(seconds)
+        return True
+    return False
+
+
 async def test_a_drain_that_ends_while_a_second_signal_ends_the_server_does_not_end_it_once_more(
     server: Server, other: Server, person: Person, provider: ScriptedProvider
 ) -> None:
@@ -67,7 +76,7 @@ async def test_a_drain_that_ends_while_a_second_signal_ends_the_server_does_not_
         await client.shows(ack["answer_id"], "3 é")
         server.send_signal(signal.SIGTERM)
         await client.wait_frame(lambda frame: frame["type"] == "goodbye")
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
         assert await client.closed() == 1012  # by the server's own shutdown: the drain waits for the answer
         assert "action=drained" not in server.log_text()
         gate.release()
@@ -97,3 +106,48 @@ async def test_two_signals_that_come_before_the_drain_has_begun_are_two(
         await move(client, other, session_id)
         assert (await client.answer(ack["answer_id"], 10))["status"] == "interrupted"
         await oracle.check(session_id, client)
+
+
+async def test_the_echo_of_a_stop_is_waited_for_like_the_stop(
+    server: Server, other: Server, person: Person, provider: ScriptedProvider
+) -> None:
+    """A process group is told to end, and its supervisor tells the processes under it once more."""
+    gate = Gate()
+    provider.script("echo", talking(gate), text("the end"), ok())
+    session_id = person.new_session(server)
+    async with person.client(server, session_id) as client:
+        ack = await client.send("[[echo]]")
+        await client.shows(ack["answer_id"], "3 é")
+        server.send_signal(signal.SIGTERM)
+        await client.wait_frame(lambda frame: frame["type"] == "goodbye")
+        server.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            answered = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")
+        assert answered.status_code == 503, "a server that ends at once takes no connection"
+        gate.release()
+        await client.shows(ack["answer_id"], "the end")
+        assert await client.closed() == 1012
+        assert await asyncio.to_thread(server.ended) == 0
+        assert "action=drained" in server.log_text()
+        await move(client, other, session_id)
+        assert (await client.answer(ack["answer_id"]))["status"] == "complete"
+        await oracle.check(session_id, client)
+
+
+async def test_a_stop_that_is_repeated_later_does_not_wait(
+    server: Server, other: Server, person: Person, provider: ScriptedProvider
+) -> None:
+    provider.script("repeated", talking(Gate()))
+    session_id = person.new_session(server)
+    async with person.client(server, session_id) as client:
+        ack = await client.send("[[repeated]]")
+        await client.shows(ack["answer_id"], "3 é")
+        server.send_signal(signal.SIGTERM)
+        await client.wait_frame(lambda frame: frame["type"] == "goodbye")
+        began = time.monotonic()
+        while not await asyncio.to_thread(ended_within, server, 0.3):
+            server.send_signal(signal.SIGTERM)
+        assert time.monotonic() - began < 12
+        await client.closed()
+        await move(client, other, session_id)
+        assert (await client.answer(ack["answer_id"], 10))["status"] == "interrupted"
