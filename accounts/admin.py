@@ -5,6 +5,8 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from accounts.models import Membership, Workspace
@@ -70,3 +72,20 @@ class MembershipAdmin(Page):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         of_owner = obj is not None and obj.workspace.personal_of_id == obj.user_id
         return super().has_delete_permission(request, obj) and not of_owner
+
+
+class PersonAdmin(UserAdmin):  # type: ignore[type-arg]  # it takes none while it runs
+    """Django's pages of people. That one who has a workspace isn't deleted here is said without reading all that they
+    have written."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        kept = Workspace.objects.filter(personal_of__in=[person.pk for person in objs])
+        if kept.exists():
+            return [str(person) for person in objs], {}, {str(Workspace._meta.verbose_name)}, []
+        return super().get_deleted_objects(objs, request)
+
+
+# Not in the place of a project's own pages.
+if admin.site.is_registered(User) and type(admin.site.get_model_admin(User)) is UserAdmin:
+    admin.site.unregister(User)
+    admin.site.register(User, PersonAdmin)

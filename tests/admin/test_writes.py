@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.access import caller_of, workspace_for
 from accounts.models import Membership, Role, Workspace
@@ -87,6 +89,25 @@ def test_a_person_with_a_workspace_is_not_deleted_by_a_click(rows: Rows, operato
     assert "workspace" in str(operator.get(path).context["perms_lacking"])
     assert operator.post(path, {"post": "yes"}).status_code == 403
     assert get_user_model().objects.filter(pk=rows.user.pk).exists()
+
+
+def test_that_a_person_is_not_deleted_is_said_without_reading_what_they_wrote(rows: Rows, operator: Client) -> None:
+    rows.make(ChatHistory, 3)
+    path = f"/admin/auth/user/{rows.user.pk}/delete/"
+    chosen = {"action": "delete_selected", "_selected_action": [str(rows.user.pk)], "select_across": "0"}
+    for ask in (lambda: operator.get(path), lambda: operator.post("/admin/auth/user/", chosen)):
+        with CaptureQueriesContext(connection) as seen:
+            assert "workspace" in str(ask().context["perms_lacking"])
+        assert not [each["sql"] for each in seen if "chat_chat" in each["sql"]]
+        assert len(seen) < 12
+
+
+def test_who_has_no_workspace_is_deleted(operator: Client) -> None:
+    somebody = user()
+    somebody.personal_workspace.delete()
+    path = f"/admin/auth/user/{somebody.pk}/delete/"
+    assert operator.post(path, {"post": "yes"}).status_code == 302
+    assert not get_user_model().objects.filter(pk=somebody.pk).exists()
 
 
 # Collections and documents -------------------------------------------------------------------------------------------
