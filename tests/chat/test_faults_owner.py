@@ -186,7 +186,7 @@ async def _idle(server: Server, person: Person) -> Client:
     return client
 
 
-async def test_a_second_sigterm_does_not_wait(
+async def test_a_second_signal_does_not_wait(
     both: tuple[Server, Server], server_env: dict[str, str], person: Person, provider: ScriptedProvider
 ) -> None:
     env = server_env | settings(CHAT={**SHORT_LEASES, "DRAIN_SECONDS": 30.0})
