@@ -3,7 +3,7 @@ ids of chunks, and finds the nearest. What it finds is looked up in PostgreSQL b
 left over, or another workspace's, finds nothing.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
@@ -60,14 +60,6 @@ def backend(name: str, workspace_id: UUID) -> Backend:
     options = settings().vector_store.options.get(name, {})
     made: Backend = vector_stores.get(name)({"workspace_id": workspace_id, "options": options})
     return made
-
-
-@runtime_checkable
-class Listing(Protocol):
-    """A backend that can tell what it holds, so that what is left over can be found."""
-
-    def ids(self, vectors: SetInfo) -> AsyncIterator[list[UUID]]:
-        """The ids of a set's chunks, in pages."""
 
 
 @runtime_checkable

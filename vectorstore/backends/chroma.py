@@ -6,7 +6,7 @@ and reports nothing: vectors come from us, and its telemetry is off.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Lock
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BATCH = 500
-_PAGE = 1000
 _THREADS = 4
 #: Calls that run or wait for a thread, those included that nobody waits for any more.
 _MOST = 64
@@ -97,12 +96,6 @@ class Chroma:
 
     async def health(self) -> None:
         await self._call(lambda store: store.client.heartbeat())
-
-    async def ids(self, vectors: SetInfo) -> AsyncIterator[list[UUID]]:
-        start = 0
-        while page := await self._call(_page, vectors, start):
-            yield [UUID(each) for each in page]
-            start += len(page)
 
     async def _call(self, work: Callable[..., T], *args: Any) -> T:
         """`work(store, *args)` in one of our threads; every failure is a typed one."""
@@ -300,10 +293,6 @@ def _drop(store: _Store, vectors: SetInfo) -> None:
 
 def _count(store: _Store, vectors: SetInfo) -> int:
     return _known(store, vectors, lambda collection: collection.count(), 0)
-
-
-def _page(store: _Store, vectors: SetInfo, start: int) -> list[str]:
-    return _known(store, vectors, lambda collection: collection.get(include=[], limit=_PAGE, offset=start)["ids"], [])
 
 
 class _Threads:

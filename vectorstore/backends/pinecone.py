@@ -7,7 +7,7 @@ service's nature. What was deleted is found by nobody at once, as hits are looke
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
@@ -40,7 +40,6 @@ T = TypeVar("T")
 _NUMBERS = 60_000
 _MOST_IN_BATCH = 100
 _REMOVED_AT_ONCE = 1000
-_PAGE = 100
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,20 +118,6 @@ class Pinecone:
     async def health(self) -> None:
         client = await self._client()
         await self._call(client.index.describe_index_stats)
-
-    async def ids(self, vectors: SetInfo) -> AsyncIterator[list[UUID]]:
-        client = await self._client()
-        token: str | None = None
-        while True:
-            page = await self._call(
-                lambda token=token: client.index.list_paginated(  # type: ignore[misc]
-                    namespace=_name(vectors), limit=_PAGE, pagination_token=token
-                )
-            )
-            yield [UUID(each.id) for each in page.vectors if each.id]
-            token = page.pagination.next if page.pagination else None
-            if not token:
-                return
 
     async def _upsert(self, client: "_Client", vectors: SetInfo, entries: Sequence[dict[str, Any]]) -> None:
         for batch in batches(entries, _size(vectors)):
