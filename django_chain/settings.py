@@ -113,8 +113,6 @@ DATABASES["default"]["OPTIONS"] |= {
         "reconnect_timeout": 2,
         "max_lifetime": 1800,
     },
-    # Searches keep their plans in a connection (vectorstore.scope); psycopg's own number.
-    "prepare_threshold": 5,
     "connect_timeout": 3,
     "options": "-c statement_timeout=5000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=15000",
 }

@@ -232,10 +232,11 @@ class Redis(Section, frozen=True):
 
 
 class Database(Section, frozen=True):
-    """Threads for units of work, and how many units may wait for one."""
+    """Threads for units of work, and how many units may wait for one. `prepare`: a connection may keep statements."""
 
     threads: Count = 8
     max_waiting: Count = 2000
+    prepare: bool = True
 
 
 class Config(Section, frozen=True):

@@ -18,6 +18,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts.models import ADMINS, Membership
 from kernel import database
+from kernel.conf import config
 from vectorstore.filters import Sql
 from vectorstore.models import (
     Access,
@@ -97,7 +98,7 @@ class Scope:
         connection.ensure_connection()
         settings = self._behind_wall | ({"plan_cache_mode": "force_generic_plan"} if planned_once else {})
         # What is sent in a pipeline is one transaction up to its end.
-        with connection.wrap_database_errors, connection.connection.pipeline():
+        with connection.wrap_database_errors, _preparing(connection.connection), connection.connection.pipeline():
             _cursor(_PreparedCursor).execute(*_setting(settings))
             cursor = _cursor(_PreparedCursor if planned_once else _Cursor)
             cursor.execute(text, values)
@@ -186,6 +187,19 @@ def _setting(settings: Mapping[str, str]) -> Sql:
     return f"SELECT {calls}", list(settings.values())
 
 
+@contextmanager
+def _preparing(raw: "psycopg.Connection[Any]") -> Iterator[None]:
+    """Statements may be kept. Not for longer: psycopg keeps the texts of all that it may have to prepare one day, and
+    Django's have what people wrote in them.
+    """
+    before = raw.prepare_threshold
+    raw.prepare_threshold = 0 if config().database.prepare else None
+    try:
+        yield
+    finally:
+        raw.prepare_threshold = before
+
+
 class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
     """Sends values beside a statement, where Django's own writes them into its text."""
 
@@ -196,10 +210,7 @@ class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
 
 
 class _PreparedCursor(_Cursor):
-    """Keeps the statement in the connection where DATABASES allows it (`prepare_threshold`).
-
-    psycopg lets go of those that were not used for long.
-    """
+    """Keeps the statement in the connection, if it may; psycopg lets go of those that were not used for long."""
 
     prepares = True
 

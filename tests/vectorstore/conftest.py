@@ -45,9 +45,12 @@ def document(text: str, *, source: str = "a.md", **options: Any) -> SourceDocume
 
 @pytest.fixture(scope="module", autouse=True)
 def emptied(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Tests of servers that ran before in this process leave their rows; here, rows are counted."""
+    """Tests of servers that ran before in this process leave their rows; here, rows are counted.
+
+    What `migrate` leaves behind, such as permissions, is there again afterwards: other tests need it.
+    """
     with django_db_blocker.unblock():
-        call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
+        call_command("flush", verbosity=0, interactive=False)
         connection.close()
 
 

@@ -271,7 +271,8 @@ async def test_a_provider_that_fails_is_asked_so_often_and_then_said(
     assert "sk-secret" not in row["reason"]
     assert len(stage.provider.exchanges(fault)) == asked
     stage.provider.script(fault, vectors())
-    assert rest(stage.server, person.token, "POST", f"/documents/{document_id}/retry")["state"] == "queued"
+    # The worker may have begun when the answer is written.
+    assert rest(stage.server, person.token, "POST", f"/documents/{document_id}/retry")["state"] in ("queued", "parsing")
     await stage.ends(document_id)
     assert len(stage.chunks(document_id)) == 3
 

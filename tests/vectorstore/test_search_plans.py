@@ -250,6 +250,32 @@ class TestKeptPlans:
 
         assert await database.run(look) == [(3, 0)]
 
+    async def test_behind_a_pooler_none_is_kept(self, workspace_id, settings):
+        settings.DJANGO_CHAIN = settings.DJANGO_CHAIN | {"DATABASE": {"PREPARE": False}}
+
+        def look() -> Any:
+            found = [
+                Scope(workspace_id)._ask(lambda _: ("SELECT 7 AS not_kept", []), planned_once=True) for _ in range(2)
+            ]
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%AS not_kept'")
+                return [*found, cursor.fetchone()]
+
+        assert await database.run(look) == [[(7,)], [(7,)], (0,)]
+
+    async def test_nothing_is_kept_of_other_statements(self, workspace_id):
+        """psycopg counts the texts that it may have to prepare one day; Django's hold what people wrote."""
+
+        def look() -> Any:
+            Scope(workspace_id)._ask(lambda _: ("SELECT 1", []), planned_once=True)
+            with connection.cursor() as cursor:
+                for _ in range(7):
+                    cursor.execute("SELECT %s", ["what somebody wrote"])
+            kept = connection.connection._prepared
+            return [text for text, _ in [*kept._counts, *kept._names] if b"somebody" in text]
+
+        assert await database.run(look) == []
+
     async def test_a_column_that_changes_its_type_is_read_as_it_is_then(self, workspace_id):
         def look() -> list[Any]:
             def ask() -> Any:
