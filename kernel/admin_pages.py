@@ -6,7 +6,7 @@ list has the newest rows; older ones are found by an id, by their owner, or by t
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
@@ -25,6 +25,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 
+from kernel.errors import ChainError
 from kernel.ids import first_id
 
 #: What a list shows in the place of nothing.
@@ -206,6 +207,15 @@ class ReadOnly(Page):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@contextmanager
+def rules(form: Any, field: str | None = None) -> Iterator[None]:
+    """Inside, the error of a rule that lives elsewhere is one of the form: of this field, or of all of it."""
+    try:
+        yield
+    except ChainError as error:
+        form.add_error(field, error.message)
 
 
 def reference(name: str) -> Callable[[Any], str]:

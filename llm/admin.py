@@ -11,8 +11,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from kernel.admin_pages import NOTHING, Made, OfSession, OfWorkspace, Page, ReadOnly, as_json, reference
-from kernel.errors import ChainError, Invalid
+from kernel.admin_pages import NOTHING, Made, OfSession, OfWorkspace, Page, ReadOnly, as_json, reference, rules
 from llm import budget_rows, prices
 from llm.models import (
     Activation,
@@ -30,8 +29,6 @@ from llm.models import (
 
 #: Who may read what the log kept of prompts and answers.
 READ_TEXTS = "llm.read_interactionlog_texts"
-
-
 _OF_A_VERSION = ("id", "workspace", "name", "version", "is_active", "note", "created_by", "created_at")
 
 
@@ -122,10 +119,8 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg]  # it takes none whi
     def clean(self) -> None:
         super().clean()
         for name in ("input_price", "output_price", "cached_input_price"):
-            try:
+            with rules(self, name):
                 prices.check_amount(name, self.cleaned_data.get(name))
-            except Invalid as error:
-                self.add_error(name, error.message)
 
 
 @admin.register(ModelPrice)
@@ -161,10 +156,8 @@ class BudgetForm(forms.ModelForm):  # type: ignore[type-arg]  # it takes none wh
         super().clean()
         workspace, user = self.cleaned_data.get("workspace"), self.cleaned_data.get("user")
         if workspace is not None:
-            try:
+            with rules(self):
                 budget_rows.check_new(workspace, user and user.pk)
-            except ChainError as error:
-                raise forms.ValidationError(error.message) from error
 
 
 @admin.register(Budget)

@@ -10,7 +10,7 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 
-from kernel.admin_pages import Made, OfCollection, OfWorkspace, Open, Page, ReadOnly, holdings, reference
+from kernel.admin_pages import Made, OfCollection, OfWorkspace, Open, Page, ReadOnly, holdings, reference, rules
 from kernel.errors import ChainError
 from kernel.redaction import redact
 from vectorstore import collections, rows
@@ -77,10 +77,8 @@ class MemberForm(forms.ModelForm):  # type: ignore[type-arg]  # it takes none wh
         super().clean()
         collection, user = self.cleaned_data.get("collection"), self.cleaned_data.get("user")
         if collection is not None and user is not None:
-            try:
+            with rules(self):
                 collections.check_admissible(collection, user.pk)
-            except ChainError as error:
-                raise forms.ValidationError(error.message) from error
 
 
 @admin.register(CollectionMember)

@@ -94,7 +94,7 @@ def nearest(found: CollectionInfo, request: SearchRequest, which: Narrowing, vec
 
 
 def settings(plan: Plan) -> dict[str, str]:
-    """Settings of PostgreSQL that `find` is to run with: Scope.tuned."""
+    """Settings of PostgreSQL for a plan: Scope.tuned."""
     return (
         {}
         if plan.vector is None

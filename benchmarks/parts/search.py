@@ -16,11 +16,11 @@ from statistics import quantiles
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import uvloop
 from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks import large, machine
+from benchmarks import by_hand, large, machine
+from benchmarks.by_hand import FUSED, Milliseconds, Questions, check
 from benchmarks.large import Loaded
 from benchmarks.parts.recall import K
 from benchmarks.report import Aim, Measure, progress, rounds
@@ -30,13 +30,8 @@ from benchmarks.stage import Stage
 _VECTOR, _HYBRID = f"{OURS}, vector", f"{OURS}, vector and words"
 _PLAIN, _ORM, _LANGCHAIN = "pgvector by hand", "pgvector through Django's ORM", "PGVectorStore (langchain-postgres)"
 _PLAIN_HYBRID, _LANGCHAIN_HYBRID = f"{_PLAIN}, vector and words", f"{_LANGCHAIN}, vector and words"
-#: Of each ranking so many are fused.
-_FUSED = 50
 _VIEW, _PEER = "bench_peer", Path(__file__).parents[1] / "peers" / "pgvectorstore.py"
 _ROOT = Path(__file__).parents[2]
-
-Questions = dict[str, np.ndarray]
-Milliseconds = list[float]
 
 
 def run(stage: Stage, *, quick: bool) -> list[Measure]:
@@ -49,11 +44,11 @@ def run(stage: Stage, *, quick: bool) -> list[Measure]:
         depth = _depth(whole)
         ways = {
             _VECTOR: lambda: uvloop.run(_ours(workspace_id, whole, questions, "vector")),
-            _PLAIN: lambda: _by_hand(connection, _plain(connection, whole), questions, depth),
-            _ORM: lambda: uvloop.run(_through_orm(whole, questions, depth)),
+            _PLAIN: lambda: by_hand.ask(connection, by_hand.vector(connection, whole), questions, depth),
+            _ORM: lambda: uvloop.run(by_hand.through_orm(whole, questions, depth)),
             **({_LANGCHAIN: lambda: peer.round("vector")} if peer else {}),
             _HYBRID: lambda: uvloop.run(_ours(workspace_id, whole, questions, "hybrid")),
-            _PLAIN_HYBRID: lambda: _by_hand(connection, _plain_hybrid(connection, whole), questions, depth),
+            _PLAIN_HYBRID: lambda: by_hand.ask(connection, by_hand.hybrid(connection, whole), questions, depth),
             **({_LANGCHAIN_HYBRID: lambda: peer.round("hybrid")} if peer else {}),
         }
         for number in rounds(repeats, seconds=90):
@@ -105,97 +100,8 @@ async def _ours(workspace_id: Any, whole: Loaded, questions: Questions, mode: st
         begun = perf_counter()
         hits = await manager.search(text, k=K, mode=mode, collection=whole.name)
         took.append((perf_counter() - begun) * 1000)
-        _check(hits)
+        check(hits)
     return took
-
-
-async def _through_orm(whole: Loaded, questions: Questions, depth: int) -> Milliseconds:
-    # Django's, and the project's own: after Django's set-up.
-    from django.db import connection
-    from django.db.models.functions import Cast
-    from pgvector.django import CosineDistance, HalfVectorField
-
-    from kernel import database
-    from vectorstore.models import ChunkVector
-
-    def ask(vector: np.ndarray) -> list[Any]:
-        near = CosineDistance(Cast("embedding", HalfVectorField(dimensions=large.DIMENSION)), vector)
-        rows = ChunkVector.objects.filter(vector_set_id=whole.set_id).select_related("chunk__document")
-        found = rows.defer("chunk__document__text").order_by(near)[: K + K // 2]
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET hnsw.ef_search = {depth}")
-        return sorted(found, key=lambda each: -float(np.dot(each.embedding, vector)))[:K]
-
-    took = []
-    for vector in questions.values():
-        begun = perf_counter()
-        hits = await database.run(ask, vector)
-        took.append((perf_counter() - begun) * 1000)
-        _check(hits)
-    return took
-
-
-def _by_hand(connection: Any, statement: str, questions: Questions, depth: int) -> Milliseconds:
-    connection.execute(f"SET hnsw.ef_search = {depth}")
-    took = []
-    for text, vector in questions.items():
-        begun = perf_counter()
-        hits = connection.execute(statement, {"asked": vector, "text": text}).fetchall()
-        took.append((perf_counter() - begun) * 1000)
-        _check(hits)
-    return took
-
-
-def _plain(connection: Any, whole: Loaded) -> str:
-    """The index's order, made good by the whole vectors, with what a citation needs."""
-    return f"""
-        SELECT c.id, c.text, c.start, c."end", c.metadata, d.title, d.source, n.distance
-        FROM ({_near(connection, whole, K + K // 2, K)}) n
-        JOIN vectorstore_chunk c ON c.id = n.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
-        ORDER BY distance"""
-
-
-def _plain_hybrid(connection: Any, whole: Loaded) -> str:
-    """Reciprocal rank fusion, as it is shown for pgvector; any word of the question counts."""
-    return f"""
-        WITH asked AS MATERIALIZED (
-            SELECT string_agg(quote_literal(lexeme), ' | ')::tsquery AS query
-            FROM unnest(to_tsvector('english', %(text)s))
-        ),
-        near AS (
-            SELECT chunk_id, row_number() OVER (ORDER BY distance) AS place
-            FROM ({_near(connection, whole, _FUSED, _FUSED)}) n
-        ),
-        words AS (
-            SELECT chunk_id, row_number() OVER (ORDER BY rank DESC) AS place
-            FROM (
-                SELECT chunk_id, ts_rank(terms, query) AS rank
-                FROM vectorstore_chunklookup, asked
-                WHERE collection_id = '{whole.collection_id}' AND terms @@ query
-                ORDER BY rank DESC LIMIT {_FUSED}
-            ) w
-        ),
-        fused AS (
-            SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id,
-                coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + w.place), 0) AS score
-            FROM near n FULL JOIN words w ON w.chunk_id = n.chunk_id
-            ORDER BY score DESC LIMIT {K}
-        )
-        SELECT c.id, c.text, c.start, c."end", c.metadata, d.title, d.source, f.score
-        FROM fused f
-        JOIN vectorstore_chunk c ON c.id = f.chunk_id JOIN vectorstore_document d ON d.id = c.document_id
-        ORDER BY f.score DESC"""
-
-
-def _near(connection: Any, whole: Loaded, candidates: int, count: int) -> str:
-    kind = large.index_type(connection, whole)
-    return f"""
-        SELECT chunk_id, embedding <=> %(asked)s AS distance
-        FROM (
-            SELECT chunk_id, embedding FROM vectorstore_chunkvector WHERE vector_set_id = '{whole.set_id}'
-            ORDER BY embedding::{kind} <=> %(asked)s::{kind} LIMIT {candidates}
-        ) v
-        ORDER BY distance LIMIT {count}"""
 
 
 class _Peer:
@@ -228,7 +134,7 @@ def _langchain(stage: Stage, whole: Loaded, questions: Questions) -> Iterator[_P
         "connect": conninfo_to_dict(stage.postgres.url) | {"options": f"-c hnsw.ef_search={_depth(whole)}"},
         "view": _view(stage, whole),
         "k": K,
-        "fused": _FUSED,
+        "fused": FUSED,
         "questions": [[text, vector.tolist()] for text, vector in questions.items()],
     }
     command = [uv, "run", "--quiet", "--no-project", "--script", str(_PEER)]
@@ -237,7 +143,7 @@ def _langchain(stage: Stage, whole: Loaded, questions: Questions) -> Iterator[_P
             peer = _Peer(process)
             found = peer.ask(json.dumps(order))["found"]
             for ids, vector in zip(found, questions.values(), strict=False):
-                _check(set(ids) & {str(each) for each in whole.exact(vector, k=K)}, least=1)
+                check(set(ids) & {str(each) for each in whole.exact(vector, k=K)}, least=1)
             yield peer
         finally:
             process.kill()
@@ -264,8 +170,3 @@ def _depth(whole: Loaded) -> int:
     from vectorstore.models import Collection
 
     return index_scan.depth(rows.info(Collection.objects.get(id=whole.collection_id)).active, K).ef
-
-
-def _check(hits: Any, *, least: int = K) -> None:
-    if len(hits) < least:
-        raise RuntimeError(f"A search found {len(hits)} instead of {least}.")
