@@ -1,6 +1,7 @@
 """REST for following documents: how far they are, as server-sent events; lists that say when nothing has changed."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from time import monotonic
 from typing import Any
@@ -17,7 +18,7 @@ from accounts.access import Caller
 from accounts.rest import caller_of
 from kernel import database
 from kernel.conf import config
-from kernel.errors import Busy, ChainError, NotAuthenticated, NotFound
+from kernel.errors import Busy, DatabaseUnavailable, Forbidden, NotAuthenticated, NotFound
 from vectorstore import collections, documents
 from vectorstore.rest.places import Ref, in_place, scope_of
 from vectorstore.scope import Scope
@@ -97,7 +98,7 @@ async def _stream(
             if monotonic() >= looks:
                 looks = monotonic() + pause
                 await _check(request, workspace, watch.of, readable)
-    except NotFound:
+    except (NotFound, Forbidden):
         yield b"event: gone\ndata: {}\n\n"
     except (Busy, NotAuthenticated):
         return  # several came at once, or the reader has signed out: who asks again is told
@@ -106,19 +107,17 @@ async def _stream(
 
 
 async def _check(request: HttpRequest, workspace: UUID | None, of: UUID, readable: Readable) -> None:
-    """Raises NotAuthenticated for a reader who isn't signed in any more, NotFound for one who may not see it."""
+    """Raises NotAuthenticated for a reader who isn't signed in any more, NotFound or Forbidden for one who may not see
+    it. A database that is away says nothing about rights.
+    """
 
     def look() -> None:
         scope = scope_of(_caller_now(request), workspace, of_object=True)
         with scope.wall():
             readable(scope, of)
 
-    try:
+    with suppress(DatabaseUnavailable, Busy):
         await database.run(look)
-    except (NotAuthenticated, NotFound):
-        raise
-    except ChainError:
-        pass  # the database is away, which says nothing about rights
 
 
 def _caller_now(request: HttpRequest) -> Caller:
