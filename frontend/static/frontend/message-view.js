@@ -93,8 +93,11 @@ export class MessageView {
     if (row.state === "failed") {
       if (this.failure === row.error) return;
       this.failure = row.error;
+      const held = this.state.contains(document.activeElement) ? document.activeElement.textContent : "";
       this.#note(`Not sent: ${row.error?.message ?? "unknown failure"}`, { error: true, alert: true });
       this.state.append(" ", this.#button("Try again", () => this.actions.retry(row.id)), " ", this.#button("Delete", () => this.actions.discard(row.id)));
+      // Drawn anew, because it failed anew: who stands on a button stays there.
+      if (held) [...this.state.querySelectorAll("button")].find((each) => each.textContent === held)?.focus();
     } else {
       this.failure = null;
       this.#note(row.error ? `${row.error.message} It will be sent again.` : row.state === "sending" ? "Sending…" : "Sent");
